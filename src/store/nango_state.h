@@ -1,0 +1,139 @@
+/*
+ * Copyright (C) nginx-nango authors
+ *
+ * The state: which connection belongs to whom and how it is.  Written by the
+ * fold alone (nango_fold.h); read by event loops through a reader.
+ */
+
+#ifndef _NANGO_STATE_H_INCLUDED_
+#define _NANGO_STATE_H_INCLUDED_
+
+
+#include "nango_event.h"
+#include "nango_hash.h"
+#include "nango_store.h"
+
+
+typedef enum {
+    NANGO_STATUS_NONE = 0,
+    NANGO_STATUS_VALID = 1,
+    NANGO_STATUS_INVALID = 2,
+    NANGO_STATUS_DELETED = 3        /* a tombstone */
+} nango_status_e;
+
+
+/* A connection.  Times in ms since 1970, 0: never. */
+typedef struct {
+    unsigned char         key[NANGO_KEY_LEN];    /* in hex: the opaque id */
+    nango_status_e        status;
+    uint64_t              created_sequence;
+    uint64_t              updated_sequence;
+    uint64_t              created_at;
+    uint64_t              updated_at;
+    uint64_t              status_since;
+    uint64_t              checked_at;
+    uint64_t              repeats;      /* events that found it so already */
+    unsigned char         creation_hmac[NANGO_HMAC_LEN];
+    nango_str_t           environment;
+    nango_str_t           integration;
+    nango_str_t           connection_id;
+    nango_str_t           provider;
+    nango_str_t           error_type;
+    nango_str_t           error_text;
+    nango_tag_t           tags[NANGO_EVENT_TAGS_MAX];
+    size_t                ntags;
+} nango_connection_t;
+
+/* NULL data if there is none. */
+nango_str_t nango_connection_tag(const nango_connection_t *c, nango_str_t name);
+
+
+/*
+ * A reader keeps one read transaction of each environment and renews it for
+ * each snapshot: cheap enough for an event loop, which never waits here for
+ * another thread or process beyond LMDB's reader table, taken once.  One
+ * thread uses a reader.
+ *
+ * A snapshot is consistent and must be short: while it is held, the file can
+ * only grow.  Never hold one across an asynchronous wait.
+ */
+typedef struct nango_reader_s  nango_reader_t;
+
+nango_reader_t *nango_reader_create(nango_store_t *store);
+void nango_reader_free(nango_reader_t *reader);     /* before the store */
+
+/*
+ * NANGO_EBUSY while the store is being recovered, NANGO_EBROKEN or
+ * NANGO_ERESIZED when it needs to be (nango_store_recover(), on a thread that
+ * may wait).  After NANGO_OK: nango_reader_end().
+ */
+nango_rc_e nango_reader_begin(nango_reader_t *reader, nango_error_t *err);
+void nango_reader_end(nango_reader_t *reader);
+
+/*
+ * In a snapshot: the last sequence that the log holds (or its floor), and the
+ * last one that is in the state.  The log is looked at first, so last <=
+ * applied means: everything acknowledged before the snapshot is in it.
+ */
+uint64_t nango_reader_last(nango_reader_t *reader);
+uint64_t nango_reader_applied(nango_reader_t *reader);
+
+/*
+ * In a snapshot.  1 and *c, whose strings are valid until the snapshot ends;
+ * 0: there is none; -1 and *err.  Tombstones are found too: look at status.
+ * By key: the caller compares environment and owner.
+ */
+int nango_reader_connection(nango_reader_t *reader,
+    const unsigned char key[NANGO_KEY_LEN], nango_connection_t *c,
+    nango_error_t *err);
+
+
+/*
+ * The connections of an owner, newest first: those of the environment whose
+ * tags include all the given ones.  Walks the index of each tag side by side,
+ * so the cost is that of the smallest, and compares the full strings.
+ * Tombstones are not in the index.  ntags is 1 to NANGO_TAGS_MAX; tag names in
+ * lower case.  The strings must live until _close().  before: only those whose
+ * created_sequence is less; 0: all.
+ *
+ * nango_owned_next(): 1 and *c (until the next call), 0 at the end, -1 and
+ * *err.
+ */
+typedef struct nango_owned_s  nango_owned_t;
+
+nango_owned_t *nango_owned_open(nango_reader_t *reader,
+    nango_str_t environment, const nango_tag_t *tags, size_t ntags,
+    uint64_t before, nango_error_t *err);
+int nango_owned_next(nango_owned_t *owned, nango_connection_t *c,
+    nango_error_t *err);
+void nango_owned_close(nango_owned_t *owned);
+
+/*
+ * In a snapshot: whether anything of the owner changed after sequence.  1, 0;
+ * 2 if sequence is older than what is remembered (an hour), so nobody knows;
+ * -1 and *err.
+ */
+int nango_reader_changed(nango_reader_t *reader, nango_str_t environment,
+    const nango_tag_t *tags, size_t ntags, uint64_t sequence,
+    nango_error_t *err);
+
+
+/* Exact, from the transaction that made them true. */
+typedef struct {
+    uint64_t              applied;          /* sequence */
+    uint64_t              events;           /* folded since the beginning */
+    uint64_t              effective;        /* changed something */
+    uint64_t              ignored;          /* blocked, replayed, unknown id */
+    uint64_t              not_understood;   /* passed over, listed */
+    uint64_t              gaps;             /* sequences that were missing */
+    uint64_t              valid;
+    uint64_t              invalid;
+    uint64_t              tombstones;
+} nango_counts_t;
+
+/* In a snapshot. */
+nango_rc_e nango_reader_counts(nango_reader_t *reader, nango_counts_t *counts,
+    nango_error_t *err);
+
+
+#endif /* _NANGO_STATE_H_INCLUDED_ */
