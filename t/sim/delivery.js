@@ -112,6 +112,12 @@ class Breaker {
 }
 
 
+/* A URL that is none, a header that may not be: nothing to try again. */
+function unsendable(e) {
+    return { ok: false, retry: false, error: e.code || e.message };
+}
+
+
 class Deliveries {
     constructor({ clock, settings }) {
         this.clock = clock;
@@ -242,7 +248,8 @@ class Deliveries {
             }
 
             const began = Date.now();
-            const result = await this.attempt(target.url, record, before);
+            const result = await this.attempt(target.url, record, before)
+                .catch(unsendable);
 
             target.attempts.push({
                 at: new Date(began).toISOString(),
@@ -376,10 +383,11 @@ class Deliveries {
                 }
             };
 
-            const fail = (code) => done({
+            const fail = (code, status) => done({
                 ok: false,
-                retry: RETRIED_ERRORS.includes(code),
+                retry: status !== undefined || RETRIED_ERRORS.includes(code),
                 error: code,
+                status,
             });
 
             const cancel = () => {
@@ -408,10 +416,9 @@ class Deliveries {
                     length += chunk.length;
                 });
 
-                /* An answer that breaks off is bad, but not an error of the
-                 * network to the client that Nango uses. */
-                res.on('aborted', () => fail('ERR_BAD_RESPONSE'));
-                res.on('error', () => fail('ERR_BAD_RESPONSE'));
+                /* An answer that breaks off is a failure, 200 or not. */
+                res.on('error', () => fail('ERR_BAD_RESPONSE',
+                                           res.statusCode));
 
                 res.on('end', () => done({
                     ok: res.statusCode >= 200 && res.statusCode < 300,

@@ -36,36 +36,49 @@ function wrongType(expected, value, path, issues) {
 }
 
 
-/* rules: {format: [[test, message]], min, max, minText, maxText}. */
+function measure(value, rules, path, issues) {
+    const [kind, unit] = typeof value === 'string' ? ['string', 'characters']
+                                                   : ['array', 'items'];
+
+    if (rules.max !== undefined && value.length > rules.max) {
+        issues.push({
+            code: 'too_big',
+            message: rules.maxText
+                     || `Too big: expected ${kind} to have `
+                        + `<=${rules.max} ${unit}`,
+            path,
+        });
+    }
+
+    if (rules.min !== undefined && value.length < rules.min) {
+        issues.push({
+            code: 'too_small',
+            message: `Too small: expected ${kind} to have `
+                     + `>=${rules.min} ${unit}`,
+            path,
+        });
+    }
+}
+
+
+/* rules: {test, testText, min, max, maxText}. */
 function string(rules) {
     const r = rules || {};
 
     return (value, path, issues) => {
-        if (typeof value !== 'string') {
+        const isText = typeof value === 'string';
+
+        if (!isText) {
             wrongType('string', value, path, issues);
-            return value;
         }
 
-        if (r.test && !r.test(value)) {
+        if (isText && r.test && !r.test(value)) {
             issues.push({ code: 'invalid_format', message: r.testText, path });
         }
 
-        if (r.max !== undefined && value.length > r.max) {
-            issues.push({
-                code: 'too_big',
-                message: r.maxText || 'Too big: expected string to have '
-                                      + `<=${r.max} characters`,
-                path,
-            });
-        }
-
-        if (r.min !== undefined && value.length < r.min) {
-            issues.push({
-                code: 'too_small',
-                message: 'Too small: expected string to have '
-                         + `>=${r.min} characters`,
-                path,
-            });
+        /* A list has a length too, and zod measures it. */
+        if (isText || Array.isArray(value)) {
+            measure(value, r, path, issues);
         }
 
         return value;
@@ -87,7 +100,7 @@ function number(rules) {
     return (value, path, issues) => {
         const n = Number(value);
 
-        if (Number.isNaN(n)) {
+        if (!Number.isFinite(n)) {
             wrongType('number', n, path, issues);
 
         } else if (rules.min !== undefined && n < rules.min) {
