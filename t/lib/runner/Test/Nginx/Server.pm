@@ -67,8 +67,10 @@ sub start_server ($$) {
 
         my $log = slurp($Test::Nginx::Util::ErrLogFile);
 
-        bail_out "$name - cannot start nginx (status $status)\n$err$log"
-            if "$err$log" !~ /Address already in use/ || time > $deadline;
+        if ("$err$log" !~ /Address already in use/ || time > $deadline) {
+            print STDERR $err || $log;
+            bail_out "$name - cannot start nginx (status $status)";
+        }
 
         truncate $Test::Nginx::Util::ErrLogFile, 0;
         sleep 0.5;
