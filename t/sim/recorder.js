@@ -37,9 +37,7 @@ class Recorder {
             status: null,
         };
 
-        if (kept.includes(0xef) && text.includes('\ufffd')
-            || Buffer.byteLength(text) !== kept.length)
-        {
+        if (!Buffer.from(text).equals(kept)) {
             entry.body_base64 = kept.toString('base64');
         }
 
