@@ -1,10 +1,10 @@
 /*
  * Copyright (C) nginx-nango authors
  *
- * Reading JSON that others wrote.  A scanner of our own finds the top-level
- * members of an object as ranges of bytes, without recursion, without
- * allocation and in one pass; jansson, if anything, only ever sees the small
- * ranges that are wanted.  Why not jansson alone: it refuses JSON that Node emits (a lone
+ * Reading JSON that others wrote.  A scanner of our own finds the members of
+ * an object as ranges of bytes, without recursion, without allocation and in
+ * one pass; jansson, if anything, only ever sees the small ranges that are
+ * wanted.  Why not jansson alone: it refuses JSON that Node emits (a lone
  * surrogate, \u0000, integers of more than 64 bits), and 75 MB of it cost 7
  * seconds and 3.4 GB.
  *
