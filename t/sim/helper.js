@@ -36,7 +36,9 @@ async function start(t, options) {
  */
 function call(nango, method, url, body, extra) {
     const e = extra || {};
-    const headers = { ...e.headers };
+
+    /* Said in so many words: not every Node's default agent would. */
+    const headers = { connection: 'keep-alive', ...e.headers };
     const text = e.text !== undefined ? e.text
                  : body !== undefined ? JSON.stringify(body) : undefined;
 
