@@ -312,16 +312,35 @@ nango_api_tag(json_t *object, const nango_tag_t *tag, const char **error)
 }
 
 
+/*
+ * Twice over, and not json_dumps(): where that has no memory while it writes a
+ * name (jansson 2.14), the name is missing from what it returns.
+ */
+
 static char *
 nango_api_dump(json_t *root, size_t *len)
 {
-    char  *body;
+    char    *body;
+    size_t   size;
 
-    body = json_dumps(root, JSON_COMPACT);
+    size = json_dumpb(root, NULL, 0, JSON_COMPACT);
 
-    if (body != NULL) {
-        *len = strlen(body);
+    if (size == 0) {
+        return NULL;
     }
+
+    body = malloc(size);
+
+    if (body == NULL) {
+        return NULL;
+    }
+
+    if (json_dumpb(root, body, size, JSON_COMPACT) != size) {
+        free(body);
+        return NULL;
+    }
+
+    *len = size;
 
     return body;
 }
