@@ -187,12 +187,12 @@ fails('the raw header', qr/not ok 2/, block(<<'END'));
 --- raw_response_headers_like: X-B
 END
 
-fails('a line that is not in the log', qr/not ok 2 .*error_log/, block(<<'END'));
+fails('a line the log lacks', qr/not ok 2 .*error_log/, block(<<'END'));
 --- error_log
 no such line
 END
 
-fails('a line that is in the log', qr/not ok 2 .*no_error_log/, block(<<'END'));
+fails('a line that is in the log', qr/not ok 2 .*no_error/, block(<<'END'));
 --- no_error_log
 http request line
 END

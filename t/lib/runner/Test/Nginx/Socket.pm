@@ -184,6 +184,7 @@ sub start_for {
 
     finish_previous();
     restart_watch();
+    $Test::Nginx::Util::PrevBlock = $block;
     start_server($block, $config);
 }
 
@@ -383,6 +384,9 @@ sub version_condition {
 END {
     if ($$ == $owner) {
         my $status = $?;
+
+        # an impatient second Ctrl-C would leave what the first was to end
+        $SIG{$_} = 'IGNORE' for qw( INT TERM HUP );
 
         stop_tcp_mocks();
         finish_previous()

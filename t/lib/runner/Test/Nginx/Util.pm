@@ -156,7 +156,7 @@ our @EXPORT = (
         is_str is_running is_tcp_port_used get_pid_from_pidfile
         get_canon_version get_nginx_version error_log_data access_log_data
         eval_section
-    ),
+    )
 );
 
 
