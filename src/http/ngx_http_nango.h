@@ -1,0 +1,189 @@
+/*
+ * Copyright (C) nginx-nango authors
+ *
+ * What the directives share: their configuration, a request's context, and how
+ * an endpoint answers.
+ */
+
+#ifndef _NGX_HTTP_NANGO_H_INCLUDED_
+#define _NGX_HTTP_NANGO_H_INCLUDED_
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http.h>
+
+#include "ngx_nango.h"
+#include "nango_event.h"
+#include "nango_tags.h"
+
+
+/* A tag whose value is worked out for each request. */
+typedef struct {
+    ngx_str_t                  name;        /* lower case */
+    ngx_http_complex_value_t   value;
+
+    /*
+     * Each variable of the value alone: "user-$id" is not empty, and yet
+     * nobody's, when $id is.
+     */
+    ngx_array_t               *variables;   /* ngx_http_complex_value_t */
+} ngx_http_nango_tag_t;
+
+
+/* A content directive. */
+typedef struct {
+    ngx_http_handler_pt        handler;     /* NULL: none here */
+    ngx_str_t                  name;        /* of the directive */
+    ngx_str_t                  environment_name;
+    ngx_nango_environment_t   *environment;
+    size_t                     max_body;
+
+    unsigned                   browser:1;   /* has an owner and an origin */
+    unsigned                   signing:1;   /* needs a signing key */
+    unsigned                   api:1;       /* needs an API key */
+    unsigned                   store:1;
+
+    ngx_str_t                  file;
+    ngx_uint_t                 line;
+} ngx_http_nango_endpoint_t;
+
+
+#define NGX_HTTP_NANGO_EXPOSE_NONE           0
+#define NGX_HTTP_NANGO_EXPOSE_CONNECTION_ID  1
+#define NGX_HTTP_NANGO_EXPOSE_TAGS           2
+
+
+typedef struct {
+    ngx_nango_store_conf_t     store;       /* path.len == 0: none */
+    ngx_path_t                *temp_path;
+    ngx_array_t                environments;  /* ngx_nango_environment_t * */
+    ngx_uint_t                 webhooks;    /* locations that take them */
+} ngx_http_nango_main_conf_t;
+
+
+typedef struct {
+    ngx_http_nango_endpoint_t  endpoint;
+    ngx_array_t               *owners;      /* ngx_http_nango_tag_t */
+    ngx_array_t               *tags;        /* ngx_http_nango_tag_t */
+    ngx_array_t               *integrations;  /* ngx_http_complex_value_t */
+    ngx_uint_t                 expose;
+    time_t                     session_reuse;
+} ngx_http_nango_loc_conf_t;
+
+
+/* What the log variables tell.  Zero: nothing to tell. */
+typedef struct {
+    ngx_str_t                  result;
+    nango_type_e               type;
+    nango_op_e                 operation;
+    ngx_str_t                  event_type;
+    uint64_t                   sequence;
+    ngx_uint_t                 api_status;
+    ngx_msec_t                 api_time;
+    uint64_t                   commit_time;     /* us */
+
+    unsigned                   event:1;
+    unsigned                   api:1;
+    unsigned                   commit:1;
+    unsigned                   answered:1;
+
+    void                      *state;           /* the endpoint's own */
+} ngx_http_nango_ctx_t;
+
+
+extern ngx_module_t  ngx_http_nango_module;
+
+
+/* NULL if there is no memory. */
+ngx_http_nango_ctx_t *ngx_http_nango_ctx(ngx_http_request_t *r);
+
+
+/*
+ * Answers.  The whole answer is written here, so that error_page never makes
+ * something else of it, and the return code is for ngx_http_finalize_request()
+ * alone.  What the client has sent and nobody read is discarded.
+ *
+ * body must live as long as the request (its pool, or static).
+ * ngx_http_nango_error(): code and message are static; message is shown to the
+ * client, so it says nothing of the inside.
+ */
+ngx_int_t ngx_http_nango_answer(ngx_http_request_t *r, ngx_uint_t status,
+    ngx_str_t *body);
+ngx_int_t ngx_http_nango_error(ngx_http_request_t *r, ngx_uint_t status,
+    const char *code, const char *message);
+ngx_int_t ngx_http_nango_not_allowed(ngx_http_request_t *r, const char *allow);
+ngx_int_t ngx_http_nango_rate_limited(ngx_http_request_t *r, time_t seconds);
+ngx_int_t ngx_http_nango_header(ngx_http_request_t *r, const char *name,
+    ngx_str_t *value);
+
+/* Finalizes with what one of the above returned, from a foreign event. */
+void ngx_http_nango_finish(ngx_http_request_t *r, ngx_int_t rc);
+
+/*
+ * For a handler that will answer later: the request is kept, and its end is
+ * noticed if the client leaves.
+ */
+void ngx_http_nango_hold(ngx_http_request_t *r);
+
+/*
+ * The request's body as one string, from memory or its file: for small
+ * bodies.  NGX_OK, NGX_ERROR.
+ */
+ngx_int_t ngx_http_nango_body(ngx_http_request_t *r, ngx_str_t *body);
+
+/* Whether the request's Content-Type is application/json. */
+ngx_uint_t ngx_http_nango_is_json(ngx_http_request_t *r);
+
+
+/* Owner, tags, integrations of a request, in its pool. */
+
+/*
+ * NGX_OK: *tags (nango_tag_t) holds the owners, each valid; NGX_DECLINED: a
+ * variable is empty or a value is none that Nango takes, and the request has
+ * been answered with *rc.
+ */
+ngx_int_t ngx_http_nango_owners(ngx_http_request_t *r, ngx_array_t *tags,
+    ngx_int_t *rc);
+ngx_int_t ngx_http_nango_tags(ngx_http_request_t *r, ngx_array_t *tags);
+
+/* *ids (nango_str_t) of nango_integrations, empty ones left out. */
+ngx_int_t ngx_http_nango_integrations(ngx_http_request_t *r, ngx_array_t *ids);
+
+
+/* Configuration. */
+
+char *ngx_http_nango_endpoint(ngx_conf_t *cf,
+    ngx_http_nango_loc_conf_t *nlcf, ngx_http_handler_pt handler);
+char *ngx_http_nango_endpoint_merge(ngx_conf_t *cf,
+    ngx_http_nango_loc_conf_t *prev, ngx_http_nango_loc_conf_t *conf);
+void ngx_http_nango_conf_error(ngx_uint_t level, ngx_conf_t *cf,
+    ngx_str_t *file, ngx_uint_t line, const char *fmt, ...);
+
+char *ngx_http_nango_store_directive(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_http_nango_environment(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_http_nango_owner(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_nango_tag(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_nango_tags_merge(ngx_conf_t *cf,
+    ngx_http_nango_loc_conf_t *prev, ngx_http_nango_loc_conf_t *conf);
+char *ngx_http_nango_integrations_directive(ngx_conf_t *cf,
+    ngx_command_t *cmd, void *conf);
+char *ngx_http_nango_session_reuse(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_http_nango_session(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_nango_connections(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_http_nango_webhook(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_nango_webhook_merge(ngx_conf_t *cf,
+    ngx_http_nango_loc_conf_t *conf);
+char *ngx_http_nango_oauth_callback(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+
+ngx_int_t ngx_http_nango_origin_handler(ngx_http_request_t *r);
+ngx_int_t ngx_http_nango_webhook_log_handler(ngx_http_request_t *r);
+ngx_int_t ngx_http_nango_add_variables(ngx_conf_t *cf);
+
+
+#endif /* _NGX_HTTP_NANGO_H_INCLUDED_ */

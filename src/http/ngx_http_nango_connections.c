@@ -1,0 +1,659 @@
+/*
+ * Copyright (C) nginx-nango authors
+ *
+ * nango_connections [environment];
+ *
+ * The caller's connections, from a snapshot of the store.  A list sees at
+ * least what was acknowledged before it was asked for: if the fold is behind,
+ * the request waits for it, a second at most and without holding anything but
+ * itself.
+ */
+
+#include "ngx_http_nango.h"
+#include "ngx_nango_store.h"
+
+#include <jansson.h>
+
+
+#define NGX_HTTP_NANGO_LIMIT      100
+#define NGX_HTTP_NANGO_LIMIT_MAX  1000
+
+/* Of a filtered list; what is left is for the next page. */
+#define NGX_HTTP_NANGO_SCAN_MAX   10000
+
+#define NGX_HTTP_NANGO_FOLD_WAIT  1000
+
+
+typedef struct {
+    ngx_http_request_t    *request;
+    ngx_nango_wait_t       wait;
+    ngx_array_t            owners;      /* nango_tag_t */
+
+    /* The query. */
+    u_char                 key[NANGO_KEY_LEN];
+    ngx_str_t              integration;
+    ngx_uint_t             limit;
+    uint64_t               before;
+    uint64_t               since;
+
+    unsigned               one:1;
+    unsigned               has_since:1;
+    unsigned               waiting:1;
+} ngx_http_nango_connections_t;
+
+
+static ngx_int_t ngx_http_nango_connections_handler(ngx_http_request_t *r);
+static const char *ngx_http_nango_connections_query(ngx_http_request_t *r,
+    ngx_http_nango_connections_t *q);
+static ngx_int_t ngx_http_nango_arg(ngx_http_request_t *r, const char *name,
+    ngx_str_t *value);
+static ngx_int_t ngx_http_nango_connections_run(ngx_http_request_t *r,
+    ngx_http_nango_connections_t *q, ngx_uint_t may_wait);
+static void ngx_http_nango_connections_wake(ngx_nango_wait_t *wait);
+static void ngx_http_nango_connections_cleanup(void *data);
+static ngx_int_t ngx_http_nango_connections_one(ngx_http_request_t *r,
+    ngx_http_nango_connections_t *q, nango_reader_t *reader, json_t **json);
+static ngx_int_t ngx_http_nango_connections_list(ngx_http_request_t *r,
+    ngx_http_nango_connections_t *q, nango_reader_t *reader, json_t **json);
+static json_t *ngx_http_nango_connection_json(ngx_http_request_t *r,
+    ngx_http_nango_connections_t *q, nango_connection_t *c);
+static json_t *ngx_http_nango_json_string(nango_str_t s);
+static json_t *ngx_http_nango_json_time(uint64_t ms);
+static json_t *ngx_http_nango_json_hex(const u_char *data, size_t len);
+static ngx_int_t ngx_http_nango_json_text(ngx_http_request_t *r,
+    json_t *json, ngx_str_t *text);
+
+
+char *
+ngx_http_nango_connections(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_http_nango_loc_conf_t *nlcf = conf;
+
+    char       *rv;
+    ngx_str_t  *value;
+
+    value = cf->args->elts;
+
+    rv = ngx_http_nango_endpoint(cf, nlcf, ngx_http_nango_connections_handler);
+    if (rv != NGX_CONF_OK) {
+        return rv;
+    }
+
+    if (cf->args->nelts == 2) {
+        nlcf->endpoint.environment_name = value[1];
+    }
+
+    nlcf->endpoint.browser = 1;
+    nlcf->endpoint.store = 1;
+
+    return NGX_CONF_OK;
+}
+
+
+static ngx_int_t
+ngx_http_nango_connections_handler(ngx_http_request_t *r)
+{
+    ngx_int_t                      rc;
+    const char                    *error;
+    ngx_http_cleanup_t            *cln;
+    ngx_http_nango_connections_t  *q;
+
+    if (!(r->method & (NGX_HTTP_GET|NGX_HTTP_HEAD))) {
+        return ngx_http_nango_not_allowed(r, "GET, HEAD");
+    }
+
+    q = ngx_pcalloc(r->pool, sizeof(ngx_http_nango_connections_t));
+    cln = ngx_http_cleanup_add(r, 0);
+
+    if (q == NULL || cln == NULL
+        || ngx_array_init(&q->owners, r->pool, NANGO_TAGS_MAX,
+                          sizeof(nango_tag_t))
+           != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    q->request = r;
+
+    cln->handler = ngx_http_nango_connections_cleanup;
+    cln->data = q;
+
+    if (ngx_http_nango_owners(r, &q->owners, &rc) != NGX_OK) {
+        return rc;
+    }
+
+    error = ngx_http_nango_connections_query(r, q);
+
+    if (error) {
+        return ngx_http_nango_error(r, NGX_HTTP_BAD_REQUEST, "invalid_body",
+                                    error);
+    }
+
+    rc = ngx_http_discard_request_body(r);
+    if (rc != NGX_OK) {
+        return rc;
+    }
+
+    rc = ngx_http_nango_connections_run(r, q, 1);
+
+    if (rc == NGX_AGAIN) {
+        r->main->count++;
+        ngx_http_nango_hold(r);
+        return NGX_DONE;
+    }
+
+    return rc;
+}
+
+
+/* NULL, or what is wrong. */
+
+static const char *
+ngx_http_nango_connections_query(ngx_http_request_t *r,
+    ngx_http_nango_connections_t *q)
+{
+    u_char      cursor[8];
+    ngx_int_t   rc, n;
+    ngx_str_t   value;
+    ngx_uint_t  i;
+
+    static const char  *names[] = {
+        "integration", "integration_id", "provider_config_key"
+    };
+
+    q->limit = NGX_HTTP_NANGO_LIMIT;
+
+    rc = ngx_http_nango_arg(r, "id", &value);
+
+    if (rc == NGX_OK) {
+        /* An id of another form is one that nobody has. */
+
+        if (nango_unhex(q->key, NANGO_KEY_LEN, ngx_nango_str(&value)) != 0) {
+            ngx_memzero(q->key, NANGO_KEY_LEN);
+        }
+
+        q->one = 1;
+    }
+
+    for (i = 0; i < 3; i++) {
+        rc = ngx_http_nango_arg(r, names[i], &value);
+
+        if (rc == NGX_ERROR) {
+            return "integration could not be decoded";
+        }
+
+        if (rc == NGX_OK) {
+            q->integration = value;
+            break;
+        }
+    }
+
+    if (ngx_http_nango_arg(r, "limit", &value) == NGX_OK) {
+        n = ngx_atoi(value.data, value.len);
+
+        if (n < 1 || n > NGX_HTTP_NANGO_LIMIT_MAX) {
+            return "limit must be a number from 1 to 1000";
+        }
+
+        q->limit = n;
+    }
+
+    if (ngx_http_nango_arg(r, "cursor", &value) == NGX_OK) {
+
+        if (nango_unhex(cursor, sizeof(cursor), ngx_nango_str(&value)) != 0) {
+            return "cursor must be one that a list has returned as next";
+        }
+
+        for (i = 0; i < sizeof(cursor); i++) {
+            q->before = (q->before << 8) | cursor[i];
+        }
+    }
+
+    if (ngx_http_nango_arg(r, "since", &value) == NGX_OK) {
+        n = ngx_atoi(value.data, value.len);
+
+        if (n == NGX_ERROR) {
+            return "since must be the sequence that a list has returned";
+        }
+
+        q->since = n;
+        q->has_since = 1;
+    }
+
+    return NULL;
+}
+
+
+/* NGX_OK, NGX_DECLINED: not there, NGX_ERROR. */
+
+static ngx_int_t
+ngx_http_nango_arg(ngx_http_request_t *r, const char *name, ngx_str_t *value)
+{
+    u_char     *p, *src, *dst;
+    ngx_str_t   raw;
+
+    if (r->args.len == 0
+        || ngx_http_arg(r, (u_char *) name, ngx_strlen(name), &raw) != NGX_OK)
+    {
+        return NGX_DECLINED;
+    }
+
+    p = ngx_pnalloc(r->pool, raw.len + 1);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_memcpy(p, raw.data, raw.len);
+    p[raw.len] = '\0';
+
+    for (src = p; src < p + raw.len; src++) {
+        if (*src == '+') {
+            *src = ' ';
+        }
+    }
+
+    src = p;
+    dst = p;
+
+    ngx_unescape_uri(&dst, &src, raw.len, 0);
+
+    value->data = p;
+    value->len = dst - p;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_nango_connections_run(ngx_http_request_t *r,
+    ngx_http_nango_connections_t *q, ngx_uint_t may_wait)
+{
+    json_t          *json;
+    uint64_t         last;
+    ngx_int_t        rc;
+    ngx_str_t        text;
+    nango_reader_t  *reader;
+
+    reader = ngx_nango_store_snapshot();
+
+    if (reader == NULL) {
+        return ngx_http_nango_error(r, NGX_HTTP_SERVICE_UNAVAILABLE,
+                                    "store_unavailable",
+                                    "Connections cannot be read now");
+    }
+
+    last = nango_reader_last(reader);
+
+    if (may_wait && last > nango_reader_applied(reader)) {
+
+        nango_reader_end(reader);
+
+        q->wait.handler = ngx_http_nango_connections_wake;
+        q->wait.data = q;
+        q->waiting = 1;
+
+        ngx_nango_store_wait(&q->wait, last, NGX_HTTP_NANGO_FOLD_WAIT);
+
+        return NGX_AGAIN;
+    }
+
+    json = NULL;
+
+    if (q->one) {
+        rc = ngx_http_nango_connections_one(r, q, reader, &json);
+
+    } else {
+        rc = ngx_http_nango_connections_list(r, q, reader, &json);
+    }
+
+    nango_reader_end(reader);
+
+    if (rc == NGX_DECLINED) {
+        return ngx_http_nango_error(r, NGX_HTTP_NOT_FOUND,
+                                    "connection_not_found",
+                                    "There is no such connection");
+    }
+
+    if (rc == NGX_BUSY) {
+        return ngx_http_nango_error(r, NGX_HTTP_SERVICE_UNAVAILABLE,
+                                    "store_unavailable",
+                                    "Connections cannot be read now");
+    }
+
+    if (rc == NGX_OK) {
+        rc = ngx_http_nango_json_text(r, json, &text);
+    }
+
+    json_decref(json);
+
+    if (rc != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    return ngx_http_nango_answer(r, NGX_HTTP_OK, &text);
+}
+
+
+static void
+ngx_http_nango_connections_wake(ngx_nango_wait_t *wait)
+{
+    ngx_http_request_t            *r;
+    ngx_http_nango_connections_t  *q;
+
+    q = wait->data;
+    r = q->request;
+
+    q->waiting = 0;
+
+    ngx_http_nango_finish(r, ngx_http_nango_connections_run(r, q, 0));
+}
+
+
+static void
+ngx_http_nango_connections_cleanup(void *data)
+{
+    ngx_http_nango_connections_t *q = data;
+
+    if (q->waiting) {
+        ngx_nango_store_wait_cancel(&q->wait);
+        q->waiting = 0;
+    }
+}
+
+
+/*
+ * NGX_OK and *json, NGX_DECLINED: none of the caller's, NGX_BUSY: the store
+ * cannot be read, NGX_ERROR.
+ */
+
+static ngx_int_t
+ngx_http_nango_connections_one(ngx_http_request_t *r,
+    ngx_http_nango_connections_t *q, nango_reader_t *reader, json_t **json)
+{
+    int                         rc;
+    ngx_uint_t                  i;
+    nango_str_t                 value;
+    nango_tag_t                *owner;
+    nango_error_t               err;
+    nango_connection_t          c;
+    ngx_http_nango_loc_conf_t  *nlcf;
+
+    nlcf = ngx_http_get_module_loc_conf(r, ngx_http_nango_module);
+
+    rc = nango_reader_connection(reader, q->key, &c, &err);
+
+    if (rc == -1) {
+        ngx_log_error(NGX_LOG_CRIT, r->connection->log, 0, "nango: %s",
+                      err.text);
+        return NGX_BUSY;
+    }
+
+    if (rc == 0 || c.status == NANGO_STATUS_DELETED
+        || !nango_str_eq(c.environment,
+                         ngx_nango_str(&nlcf->endpoint.environment->name)))
+    {
+        return NGX_DECLINED;
+    }
+
+    owner = q->owners.elts;
+
+    for (i = 0; i < q->owners.nelts; i++) {
+        value = nango_connection_tag(&c, owner[i].name);
+
+        if (value.data == NULL || !nango_str_eq(value, owner[i].value)) {
+            return NGX_DECLINED;
+        }
+    }
+
+    if (q->integration.data
+        && !nango_str_eq(c.integration, ngx_nango_str(&q->integration)))
+    {
+        return NGX_DECLINED;
+    }
+
+    *json = ngx_http_nango_connection_json(r, q, &c);
+
+    return *json ? NGX_OK : NGX_ERROR;
+}
+
+
+static ngx_int_t
+ngx_http_nango_connections_list(ngx_http_request_t *r,
+    ngx_http_nango_connections_t *q, nango_reader_t *reader, json_t **json)
+{
+    int                         rc, changed;
+    json_t                     *list, *item, *next;
+    u_char                      cursor[8];
+    uint64_t                    last;
+    ngx_uint_t                  i, n, scanned;
+    nango_owned_t              *owned;
+    nango_error_t               err;
+    nango_connection_t          c;
+    ngx_http_nango_loc_conf_t  *nlcf;
+
+    nlcf = ngx_http_get_module_loc_conf(r, ngx_http_nango_module);
+
+    changed = 1;
+
+    if (q->has_since) {
+        changed = nango_reader_changed(reader,
+                           ngx_nango_str(&nlcf->endpoint.environment->name),
+                           q->owners.elts, q->owners.nelts, q->since, &err);
+        if (changed == -1) {
+            goto failed;
+        }
+    }
+
+    owned = nango_owned_open(reader,
+                           ngx_nango_str(&nlcf->endpoint.environment->name),
+                           q->owners.elts, q->owners.nelts, q->before, &err);
+    if (owned == NULL) {
+        goto failed;
+    }
+
+    list = json_array();
+    next = NULL;
+    last = 0;
+    n = 0;
+    scanned = 0;
+
+    while ((rc = nango_owned_next(owned, &c, &err)) == 1) {
+
+        if (n == q->limit || scanned == NGX_HTTP_NANGO_SCAN_MAX) {
+            /* There is one more than fits. */
+
+            for (i = 0; i < sizeof(cursor); i++) {
+                cursor[i] = (u_char) (last >> (56 - 8 * i));
+            }
+
+            next = ngx_http_nango_json_hex(cursor, sizeof(cursor));
+            break;
+        }
+
+        last = c.created_sequence;
+        scanned++;
+
+        if (q->integration.data
+            && !nango_str_eq(c.integration, ngx_nango_str(&q->integration)))
+        {
+            continue;
+        }
+
+        item = ngx_http_nango_connection_json(r, q, &c);
+
+        if (item == NULL || json_array_append_new(list, item) != 0) {
+            nango_owned_close(owned);
+            json_decref(list);
+            return NGX_ERROR;
+        }
+
+        n++;
+    }
+
+    nango_owned_close(owned);
+
+    if (rc == -1) {
+        json_decref(list);
+        goto failed;
+    }
+
+    *json = json_pack("{s:o, s:I, s:o, s:b, s:o}",
+                      "connections", list,
+                      "sequence", (json_int_t) nango_reader_applied(reader),
+                      "log", ngx_http_nango_json_hex(
+                                 nango_store_id(ngx_nango_store()),
+                                 NANGO_STORE_ID_LEN),
+                      "changed", changed != 0,
+                      "next", next ? next : json_null());
+
+    return *json ? NGX_OK : NGX_ERROR;
+
+failed:
+
+    ngx_log_error(NGX_LOG_CRIT, r->connection->log, 0, "nango: %s", err.text);
+
+    return NGX_BUSY;
+}
+
+
+static json_t *
+ngx_http_nango_connection_json(ngx_http_request_t *r,
+    ngx_http_nango_connections_t *q, nango_connection_t *c)
+{
+    size_t                      n;
+    json_t                     *json, *error, *owner, *tags;
+    ngx_uint_t                  i;
+    nango_tag_t                *tag;
+    ngx_http_nango_loc_conf_t  *nlcf;
+
+    nlcf = ngx_http_get_module_loc_conf(r, ngx_http_nango_module);
+
+    owner = json_object();
+    tag = q->owners.elts;
+
+    for (i = 0; i < q->owners.nelts; i++) {
+        (void) json_object_setn_new(owner, (char *) tag[i].name.data,
+                                    tag[i].name.len,
+                                    ngx_http_nango_json_string(tag[i].value));
+    }
+
+    error = json_null();
+
+    if (c->status == NANGO_STATUS_INVALID) {
+        error = json_pack("{s:o, s:o}",
+                          "type", ngx_http_nango_json_string(c->error_type),
+                          "description",
+                          ngx_http_nango_json_string(c->error_text));
+    }
+
+    json = json_pack("{s:o, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:o, s:o}",
+                     "id", ngx_http_nango_json_hex(c->key, NANGO_KEY_LEN),
+                     "integration", ngx_http_nango_json_string(c->integration),
+                     "provider", ngx_http_nango_json_string(c->provider),
+                     "status", c->status == NANGO_STATUS_VALID ? "valid"
+                                                               : "invalid",
+                     "status_since", ngx_http_nango_json_time(c->status_since),
+                     "checked_at", ngx_http_nango_json_time(c->checked_at),
+                     "error", error,
+                     "owner", owner,
+                     "created_at", ngx_http_nango_json_time(c->created_at),
+                     "updated_at", ngx_http_nango_json_time(c->updated_at));
+
+    if (json == NULL) {
+        return NULL;
+    }
+
+    if (nlcf->expose & NGX_HTTP_NANGO_EXPOSE_CONNECTION_ID) {
+        (void) json_object_set_new(json, "connection_id",
+                                 ngx_http_nango_json_string(c->connection_id));
+    }
+
+    if (nlcf->expose & NGX_HTTP_NANGO_EXPOSE_TAGS) {
+        tags = json_object();
+
+        for (n = 0; n < c->ntags; n++) {
+            (void) json_object_setn_new(tags, (char *) c->tags[n].name.data,
+                                   c->tags[n].name.len,
+                                   ngx_http_nango_json_string(
+                                       c->tags[n].value));
+        }
+
+        (void) json_object_set_new(json, "tags", tags);
+    }
+
+    return json;
+}
+
+
+/* null for an absent one, and for what a damaged page may hold. */
+
+static json_t *
+ngx_http_nango_json_string(nango_str_t s)
+{
+    json_t  *json;
+
+    if (s.data == NULL) {
+        return json_null();
+    }
+
+    json = json_stringn((char *) s.data, s.len);
+
+    return json ? json : json_null();
+}
+
+
+static json_t *
+ngx_http_nango_json_time(uint64_t ms)
+{
+    u_char    text[sizeof("1970-01-01T00:00:00.000Z") + 16], *p;
+    ngx_tm_t  tm;
+
+    if (ms == 0) {
+        return json_null();
+    }
+
+    ngx_gmtime((time_t) (ms / 1000), &tm);
+
+    p = ngx_snprintf(text, sizeof(text), "%4d-%02d-%02dT%02d:%02d:%02d.%03uLZ",
+                     tm.ngx_tm_year, tm.ngx_tm_mon, tm.ngx_tm_mday,
+                     tm.ngx_tm_hour, tm.ngx_tm_min, tm.ngx_tm_sec, ms % 1000);
+
+    return json_stringn((char *) text, p - text);
+}
+
+
+static json_t *
+ngx_http_nango_json_hex(const u_char *data, size_t len)
+{
+    u_char  hex[2 * NANGO_STORE_ID_LEN];
+
+    nango_hex(hex, data, len);
+
+    return json_stringn((char *) hex, 2 * len);
+}
+
+
+static ngx_int_t
+ngx_http_nango_json_text(ngx_http_request_t *r, json_t *json, ngx_str_t *text)
+{
+    char                *p;
+    ngx_pool_cleanup_t  *cln;
+
+    cln = ngx_pool_cleanup_add(r->pool, 0);
+    if (cln == NULL) {
+        return NGX_ERROR;
+    }
+
+    p = json_dumps(json, JSON_COMPACT);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    cln->handler = free;
+    cln->data = p;
+
+    text->data = (u_char *) p;
+    text->len = ngx_strlen(p);
+
+    return NGX_OK;
+}

@@ -1,0 +1,204 @@
+/*
+ * Copyright (C) nginx-nango authors
+ *
+ * What all content directives have in common: they belong to one location, are
+ * never inherited as a handler, name their environment or leave it out where
+ * there is only one, and are checked when the whole configuration is known,
+ * with the file and line they were read from.
+ */
+
+#include "ngx_http_nango.h"
+
+
+static ngx_nango_environment_t *ngx_http_nango_endpoint_environment(
+    ngx_conf_t *cf, ngx_http_nango_main_conf_t *nmcf,
+    ngx_http_nango_endpoint_t *ep);
+
+
+void
+ngx_http_nango_conf_error(ngx_uint_t level, ngx_conf_t *cf, ngx_str_t *file,
+    ngx_uint_t line, const char *fmt, ...)
+{
+    u_char   text[NGX_MAX_CONF_ERRSTR], *p;
+    va_list  args;
+
+    va_start(args, fmt);
+    p = ngx_vslprintf(text, text + sizeof(text) - 1, fmt, args);
+    va_end(args);
+
+    *p = '\0';
+
+    ngx_log_error(level, cf->log, 0, "%s in %V:%ui", text, file, line);
+}
+
+
+char *
+ngx_http_nango_endpoint(ngx_conf_t *cf, ngx_http_nango_loc_conf_t *nlcf,
+    ngx_http_handler_pt handler)
+{
+    ngx_str_t                  *value;
+    ngx_http_core_loc_conf_t   *clcf;
+    ngx_http_nango_endpoint_t  *ep;
+
+    value = cf->args->elts;
+    ep = &nlcf->endpoint;
+
+    if (ep->handler) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"%V\" in a location that has \"%V\" already; "
+                           "give each a location of its own",
+                           &value[0], &ep->name);
+        return NGX_CONF_ERROR;
+    }
+
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+
+    if (clcf->handler) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"%V\" in a location whose content comes from "
+                           "another directive; give it a location of its own",
+                           &value[0]);
+        return NGX_CONF_ERROR;
+    }
+
+    clcf->handler = handler;
+
+    ep->handler = handler;
+    ep->name = value[0];
+    ep->file = cf->conf_file->file.name;
+    ep->line = cf->conf_file->line;
+
+    return NGX_CONF_OK;
+}
+
+
+char *
+ngx_http_nango_endpoint_merge(ngx_conf_t *cf, ngx_http_nango_loc_conf_t *prev,
+    ngx_http_nango_loc_conf_t *conf)
+{
+    ngx_uint_t                   own;
+    ngx_http_core_loc_conf_t    *clcf;
+    ngx_http_nango_endpoint_t   *ep;
+    ngx_http_nango_main_conf_t  *nmcf;
+
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+    nmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_nango_module);
+    ep = &conf->endpoint;
+    own = (ep->handler != NULL);
+
+    if (!own) {
+        /*
+         * The configurations of "if" and "limit_except" replace that of their
+         * location, and the latter takes the handler away with it.
+         */
+
+        if (!clcf->noname || prev->endpoint.handler == NULL) {
+            return NGX_CONF_OK;
+        }
+
+        *ep = prev->endpoint;
+
+        if (clcf->lmt_excpt && clcf->handler == NULL) {
+            clcf->handler = ep->handler;
+        }
+
+        return NGX_CONF_OK;
+    }
+
+    if (clcf->handler != ep->handler) {
+        ngx_http_nango_conf_error(NGX_LOG_EMERG, cf, &ep->file, ep->line,
+                       "another directive takes the place of \"%V\"; give it "
+                       "a location of its own", &ep->name);
+        return NGX_CONF_ERROR;
+    }
+
+    if (ep->store && nmcf->store.path.len == 0) {
+        ngx_http_nango_conf_error(NGX_LOG_EMERG, cf, &ep->file, ep->line,
+                       "\"%V\" needs a store: add \"nango_store PATH;\" to "
+                       "the http block", &ep->name);
+        return NGX_CONF_ERROR;
+    }
+
+    ep->environment = ngx_http_nango_endpoint_environment(cf, nmcf, ep);
+
+    if (ep->environment == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    if (ep->signing && ep->environment->signing_keys == NULL) {
+        ngx_http_nango_conf_error(NGX_LOG_EMERG, cf, &ep->file, ep->line,
+                       "\"%V\" needs a \"webhook_signing_key\" in "
+                       "nango_environment \"%V\"", &ep->name,
+                       &ep->environment->name);
+        return NGX_CONF_ERROR;
+    }
+
+    if (ep->api && ep->environment->authorization.len == 0) {
+        ngx_http_nango_conf_error(NGX_LOG_EMERG, cf, &ep->file, ep->line,
+                       "\"%V\" needs an \"api_key\" in nango_environment "
+                       "\"%V\"", &ep->name, &ep->environment->name);
+        return NGX_CONF_ERROR;
+    }
+
+    if (ep->browser && conf->owners == NULL) {
+        ngx_http_nango_conf_error(NGX_LOG_EMERG, cf, &ep->file, ep->line,
+                       "\"%V\" needs to know who is asking: add, for "
+                       "instance, \"nango_owner end_user_id $remote_user;\"",
+                       &ep->name);
+        return NGX_CONF_ERROR;
+    }
+
+    if (clcf->internal) {
+        ngx_http_nango_conf_error(NGX_LOG_WARN, cf, &ep->file, ep->line,
+                       "nobody outside reaches \"%V\" in an internal location",
+                       &ep->name);
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+static ngx_nango_environment_t *
+ngx_http_nango_endpoint_environment(ngx_conf_t *cf,
+    ngx_http_nango_main_conf_t *nmcf, ngx_http_nango_endpoint_t *ep)
+{
+    ngx_uint_t                 i;
+    ngx_nango_environment_t  **env;
+
+    env = nmcf->environments.elts;
+
+    if (nmcf->environments.nelts == 0) {
+        ngx_http_nango_conf_error(NGX_LOG_EMERG, cf, &ep->file, ep->line,
+                       "\"%V\" needs an environment: add a "
+                       "\"nango_environment NAME { ... }\" to the http block",
+                       &ep->name);
+        return NULL;
+    }
+
+    if (ep->environment_name.len == 0) {
+
+        if (nmcf->environments.nelts == 1) {
+            return env[0];
+        }
+
+        ngx_http_nango_conf_error(NGX_LOG_EMERG, cf, &ep->file, ep->line,
+                       "there are %ui environments; name the one that is "
+                       "meant, as in \"%V %V;\"", nmcf->environments.nelts,
+                       &ep->name, &env[0]->name);
+        return NULL;
+    }
+
+    for (i = 0; i < nmcf->environments.nelts; i++) {
+        if (env[i]->name.len == ep->environment_name.len
+            && ngx_strncmp(env[i]->name.data, ep->environment_name.data,
+                           env[i]->name.len) == 0)
+        {
+            return env[i];
+        }
+    }
+
+    ngx_http_nango_conf_error(NGX_LOG_EMERG, cf, &ep->file, ep->line,
+                   "there is no nango_environment \"%V\"",
+                   &ep->environment_name);
+    return NULL;
+}

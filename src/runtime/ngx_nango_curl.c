@@ -1,0 +1,853 @@
+/*
+ * Copyright (C) nginx-nango authors
+ *
+ * libcurl's multi interface on nginx's event loop.  libcurl tells us which
+ * sockets and which timeout it waits for, nginx watches them, and each event
+ * goes back as curl_multi_socket_action().
+ *
+ * What this file promises: no call blocks; every ngx_connection_t that was
+ * taken is given back with its fd set to -1 (or a worker's graceful end
+ * reports it as left open); libcurl is never called from one of its own
+ * callbacks; no OpenSSL error stays queued for nginx to log as its own.
+ *
+ * Easy handles are kept and used again with their options set, since setting
+ * two dozen options anew cost as much as the request itself.
+ */
+
+#include "ngx_nango_curl.h"
+
+#include <curl/curl.h>
+#include <openssl/err.h>
+
+
+/* Nango closes idle connections after 61 seconds. */
+#define NGX_NANGO_MAX_AGE     50L
+
+#define NGX_NANGO_IDLE_EASY   64
+
+
+/* What a worker keeps for an environment. */
+typedef struct {
+    ngx_nango_environment_t  *environment;
+    struct curl_slist        *headers;          /* without a body */
+    struct curl_slist        *body_headers;
+    CURL                     *idle[NGX_NANGO_IDLE_EASY];
+    ngx_uint_t                nidle;
+    ngx_int_t                 active;
+    ngx_queue_t               waiting;
+    ngx_uint_t                nwaiting;
+} ngx_nango_peer_t;
+
+
+static int ngx_nango_curl_socket(CURL *easy, curl_socket_t fd, int what,
+    void *data, void *socket_data);
+static int ngx_nango_curl_timer(CURLM *multi, long ms, void *data);
+static void ngx_nango_curl_event_handler(ngx_event_t *ev);
+static void ngx_nango_curl_timer_handler(ngx_event_t *ev);
+static void ngx_nango_curl_post_handler(ngx_event_t *ev);
+static void ngx_nango_curl_action(curl_socket_t fd, int mask);
+static void ngx_nango_curl_finished(void);
+static void ngx_nango_curl_watch(ngx_connection_t *c, int what);
+static void ngx_nango_curl_unwatch(ngx_connection_t *c);
+static size_t ngx_nango_curl_write(char *data, size_t size, size_t n,
+    void *user);
+static size_t ngx_nango_curl_header(char *data, size_t size, size_t n,
+    void *user);
+static CURL *ngx_nango_curl_easy(ngx_nango_peer_t *peer);
+static ngx_int_t ngx_nango_curl_setup(ngx_nango_transfer_t *t);
+static ngx_int_t ngx_nango_curl_add(ngx_nango_transfer_t *t);
+static void ngx_nango_curl_complete(ngx_nango_transfer_t *t, CURLcode code);
+static void ngx_nango_curl_next(ngx_nango_peer_t *peer);
+
+
+static CURLM              *ngx_nango_multi;
+static ngx_nango_peer_t   *ngx_nango_peers;
+static ngx_uint_t          ngx_nango_npeers;
+
+/* Transfers that libcurl has; of these, some without a connection for them. */
+static ngx_queue_t         ngx_nango_active;
+static ngx_uint_t          ngx_nango_starved;
+
+static ngx_event_t         ngx_nango_curl_timeout;
+static ngx_event_t         ngx_nango_curl_posted;
+
+/* In debug builds nginx logs ev->data as a connection. */
+static ngx_connection_t    ngx_nango_curl_dummy;
+
+
+ngx_int_t
+ngx_nango_curl_init(ngx_cycle_t *cycle, ngx_nango_environment_t **environments,
+    ngx_uint_t n)
+{
+    ngx_uint_t                i;
+    struct curl_slist        *list;
+    ngx_nango_peer_t         *peer;
+    ngx_nango_environment_t  *env;
+
+    static const char  *agent = "User-Agent: nginx-nango/" NGX_NANGO_VERSION;
+
+    if (n == 0) {
+        return NGX_OK;
+    }
+
+    if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
+        return NGX_ERROR;
+    }
+
+    ERR_clear_error();
+
+    ngx_queue_init(&ngx_nango_active);
+
+    ngx_nango_multi = curl_multi_init();
+    ngx_nango_peers = ngx_calloc(n * sizeof(ngx_nango_peer_t), cycle->log);
+
+    if (ngx_nango_multi == NULL || ngx_nango_peers == NULL) {
+        goto failed;
+    }
+
+    for (i = 0; i < n; i++) {
+        env = environments[i];
+        peer = &ngx_nango_peers[i];
+
+        peer->environment = env;
+        ngx_queue_init(&peer->waiting);
+        ngx_nango_npeers = i + 1;
+
+        if (env->authorization.len == 0) {
+            continue;
+        }
+
+        list = curl_slist_append(NULL, (char *) env->authorization.data);
+        list = list ? curl_slist_append(list, agent) : NULL;
+        list = list ? curl_slist_append(list, "Accept: application/json")
+                    : NULL;
+        if (list == NULL) {
+            goto failed;
+        }
+
+        peer->headers = list;
+
+        list = curl_slist_append(NULL, (char *) env->authorization.data);
+        list = list ? curl_slist_append(list, agent) : NULL;
+        list = list ? curl_slist_append(list, "Accept: application/json")
+                    : NULL;
+        list = list ? curl_slist_append(list, "Content-Type: application/json")
+                    : NULL;
+        list = list ? curl_slist_append(list, "Expect:") : NULL;
+        if (list == NULL) {
+            goto failed;
+        }
+
+        peer->body_headers = list;
+    }
+
+    ngx_nango_curl_dummy.fd = (ngx_socket_t) -1;
+
+    ngx_nango_curl_timeout.handler = ngx_nango_curl_timer_handler;
+    ngx_nango_curl_timeout.log = cycle->log;
+    ngx_nango_curl_timeout.data = &ngx_nango_curl_dummy;
+
+    /*
+     * An exiting worker stays while a timer is left that is not cancelable:
+     * a request under way holds it, the housekeeping of kept connections not.
+     */
+    ngx_nango_curl_timeout.cancelable = 1;
+
+    ngx_nango_curl_posted.handler = ngx_nango_curl_post_handler;
+    ngx_nango_curl_posted.log = cycle->log;
+    ngx_nango_curl_posted.data = &ngx_nango_curl_dummy;
+
+    curl_multi_setopt(ngx_nango_multi, CURLMOPT_SOCKETFUNCTION,
+                      ngx_nango_curl_socket);
+    curl_multi_setopt(ngx_nango_multi, CURLMOPT_TIMERFUNCTION,
+                      ngx_nango_curl_timer);
+    curl_multi_setopt(ngx_nango_multi, CURLMOPT_MAXCONNECTS, 64L);
+    curl_multi_setopt(ngx_nango_multi, CURLMOPT_PIPELINING,
+                      (long) CURLPIPE_NOTHING);
+
+    return NGX_OK;
+
+failed:
+
+    ngx_nango_curl_exit();
+
+    return NGX_ERROR;
+}
+
+
+void
+ngx_nango_curl_exit(void)
+{
+    ngx_uint_t             i;
+    ngx_queue_t           *q;
+    ngx_nango_peer_t      *peer;
+    ngx_nango_transfer_t  *t;
+
+    if (ngx_nango_multi == NULL) {
+        ngx_free(ngx_nango_peers);
+        ngx_nango_peers = NULL;
+        return;
+    }
+
+    while (!ngx_queue_empty(&ngx_nango_active)) {
+        q = ngx_queue_head(&ngx_nango_active);
+        t = ngx_queue_data(q, ngx_nango_transfer_t, queue);
+
+        ngx_queue_remove(q);
+        (void) curl_multi_remove_handle(ngx_nango_multi, t->easy);
+        curl_easy_cleanup(t->easy);
+        t->easy = NULL;
+        ngx_nango_transfer_free(t);
+    }
+
+    for (i = 0; i < ngx_nango_npeers; i++) {
+        peer = &ngx_nango_peers[i];
+
+        while (!ngx_queue_empty(&peer->waiting)) {
+            q = ngx_queue_head(&peer->waiting);
+            t = ngx_queue_data(q, ngx_nango_transfer_t, queue);
+
+            ngx_queue_remove(q);
+            ngx_nango_transfer_free(t);
+        }
+
+        while (peer->nidle) {
+            curl_easy_cleanup(peer->idle[--peer->nidle]);
+        }
+
+        curl_slist_free_all(peer->headers);
+        curl_slist_free_all(peer->body_headers);
+    }
+
+    (void) curl_multi_cleanup(ngx_nango_multi);
+    ngx_nango_multi = NULL;
+
+    if (ngx_nango_curl_timeout.timer_set) {
+        ngx_del_timer(&ngx_nango_curl_timeout);
+    }
+
+    if (ngx_nango_curl_posted.posted) {
+        ngx_delete_posted_event(&ngx_nango_curl_posted);
+    }
+
+    ngx_free(ngx_nango_peers);
+    ngx_nango_peers = NULL;
+    ngx_nango_npeers = 0;
+
+    curl_global_cleanup();
+    ERR_clear_error();
+}
+
+
+/*
+ * libcurl wants a socket watched, or no longer.  Returning -1 from here would
+ * fail every transfer of the multi handle; the one that found no connection in
+ * nginx is marked instead, and ended when libcurl has returned.
+ */
+
+static int
+ngx_nango_curl_socket(CURL *easy, curl_socket_t fd, int what, void *data,
+    void *socket_data)
+{
+    ngx_connection_t      *c;
+    ngx_nango_transfer_t  *t;
+
+    c = socket_data;
+
+    if (what == CURL_POLL_REMOVE) {
+
+        if (c) {
+            ngx_nango_curl_unwatch(c);
+            curl_multi_assign(ngx_nango_multi, fd, NULL);
+        }
+
+        return 0;
+    }
+
+    if (c == NULL) {
+        c = ngx_get_connection(fd, ngx_cycle->log);
+
+        if (c == NULL) {
+            t = NULL;
+            curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **) &t);
+
+            if (t) {
+                t->starved = 1;
+                ngx_nango_starved = 1;
+            }
+
+            return 0;
+        }
+
+        c->log_error = NGX_ERROR_INFO;
+        c->read->handler = ngx_nango_curl_event_handler;
+        c->write->handler = ngx_nango_curl_event_handler;
+        c->read->log = ngx_cycle->log;
+        c->write->log = ngx_cycle->log;
+
+        curl_multi_assign(ngx_nango_multi, fd, c);
+    }
+
+    ngx_nango_curl_watch(c, what);
+
+    return 0;
+}
+
+
+/* Level-triggered (flags 0), which is what libcurl expects. */
+
+static void
+ngx_nango_curl_watch(ngx_connection_t *c, int what)
+{
+    if (what & CURL_POLL_IN) {
+
+        if (!c->read->active) {
+            (void) ngx_add_event(c->read, NGX_READ_EVENT, 0);
+        }
+
+    } else if (c->read->active) {
+        (void) ngx_del_event(c->read, NGX_READ_EVENT, 0);
+    }
+
+    if (what & CURL_POLL_OUT) {
+
+        if (!c->write->active) {
+            (void) ngx_add_event(c->write, NGX_WRITE_EVENT, 0);
+        }
+
+    } else if (c->write->active) {
+        (void) ngx_del_event(c->write, NGX_WRITE_EVENT, 0);
+    }
+}
+
+
+static void
+ngx_nango_curl_unwatch(ngx_connection_t *c)
+{
+    if (c->read->active) {
+        (void) ngx_del_event(c->read, NGX_READ_EVENT, 0);
+    }
+
+    if (c->write->active) {
+        (void) ngx_del_event(c->write, NGX_WRITE_EVENT, 0);
+    }
+
+    if (c->read->posted) {
+        ngx_delete_posted_event(c->read);
+    }
+
+    if (c->write->posted) {
+        ngx_delete_posted_event(c->write);
+    }
+
+    ngx_free_connection(c);
+
+    /* The socket is libcurl's, and its number may come back at once. */
+    c->fd = (ngx_socket_t) -1;
+}
+
+
+static int
+ngx_nango_curl_timer(CURLM *multi, long ms, void *data)
+{
+    /* ngx_add_timer() ignores a change of less than 300 ms. */
+
+    if (ngx_nango_curl_timeout.timer_set) {
+        ngx_del_timer(&ngx_nango_curl_timeout);
+    }
+
+    if (ms == 0) {
+        ngx_post_event(&ngx_nango_curl_posted, &ngx_posted_events);
+
+    } else if (ms > 0) {
+        ngx_add_timer(&ngx_nango_curl_timeout, (ngx_msec_t) ms);
+    }
+
+    return 0;
+}
+
+
+static void
+ngx_nango_curl_timer_handler(ngx_event_t *ev)
+{
+    ngx_nango_curl_action(CURL_SOCKET_TIMEOUT, 0);
+}
+
+
+static void
+ngx_nango_curl_post_handler(ngx_event_t *ev)
+{
+    ngx_nango_curl_action(CURL_SOCKET_TIMEOUT, 0);
+}
+
+
+static void
+ngx_nango_curl_event_handler(ngx_event_t *ev)
+{
+    ngx_connection_t  *c;
+
+    c = ev->data;
+
+    /* The event that fired, not "ready": nobody resets that for us. */
+
+    ngx_nango_curl_action(c->fd, ev->write ? CURL_CSELECT_OUT
+                                           : CURL_CSELECT_IN);
+}
+
+
+static void
+ngx_nango_curl_action(curl_socket_t fd, int mask)
+{
+    int  running;
+
+    if (ngx_nango_multi == NULL) {
+        return;
+    }
+
+    (void) curl_multi_socket_action(ngx_nango_multi, fd, mask, &running);
+
+    ERR_clear_error();
+
+    ngx_nango_curl_finished();
+}
+
+
+static void
+ngx_nango_curl_finished(void)
+{
+    int                    left;
+    CURLMsg               *msg;
+    CURLcode               code;
+    ngx_queue_t           *q;
+    ngx_nango_transfer_t  *t;
+
+    /* Handlers may start transfers, never finish others: no recursion. */
+
+    while ((msg = curl_multi_info_read(ngx_nango_multi, &left)) != NULL) {
+
+        if (msg->msg != CURLMSG_DONE) {
+            continue;
+        }
+
+        t = NULL;
+        code = msg->data.result;
+        curl_easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, (char **) &t);
+
+        ngx_nango_curl_complete(t, code);
+    }
+
+    if (!ngx_nango_starved) {
+        return;
+    }
+
+    ngx_nango_starved = 0;
+
+    q = ngx_queue_head(&ngx_nango_active);
+
+    while (q != ngx_queue_sentinel(&ngx_nango_active)) {
+        t = ngx_queue_data(q, ngx_nango_transfer_t, queue);
+        q = ngx_queue_next(q);
+
+        if (t->starved) {
+            ngx_nango_curl_complete(t, CURLE_COULDNT_CONNECT);
+
+            /* The handler may have changed the queue behind q. */
+            q = ngx_queue_head(&ngx_nango_active);
+        }
+    }
+}
+
+
+static size_t
+ngx_nango_curl_write(char *data, size_t size, size_t n, void *user)
+{
+    size_t                 len, need;
+    u_char                *p;
+    ngx_nango_transfer_t  *t;
+
+    t = user;
+    len = size * n;
+    need = t->reply.len + len;
+
+    if (need > NGX_NANGO_REPLY_MAX) {
+        t->too_large = 1;
+        return 0;
+    }
+
+    if (need > t->size) {
+        t->size = ngx_max(need, 2 * t->size);
+        t->size = ngx_max(t->size, 1024);
+
+        p = realloc(t->reply.data, t->size);
+        if (p == NULL) {
+            return 0;
+        }
+
+        t->reply.data = p;
+    }
+
+    ngx_memcpy(t->reply.data + t->reply.len, data, len);
+    t->reply.len = need;
+
+    return len;
+}
+
+
+static size_t
+ngx_nango_curl_header(char *data, size_t size, size_t n, void *user)
+{
+    size_t                 len;
+    u_char                *p, *last;
+    ngx_int_t              seconds;
+    ngx_nango_transfer_t  *t;
+
+    t = user;
+    len = size * n;
+    p = (u_char *) data;
+    last = p + len;
+
+    if (len > 5 && ngx_strncmp(p, "HTTP/", 5) == 0) {
+        /* Headers of a 100 or of an earlier try do not count. */
+        t->retry_after = -1;
+        t->json = 0;
+        return len;
+    }
+
+    if (len > 12 && ngx_strncasecmp(p, (u_char *) "retry-after:", 12) == 0) {
+
+        for (p += 12; p < last && *p == ' '; p++) { /* void */ }
+
+        while (last > p && last[-1] <= ' ') {
+            last--;
+        }
+
+        seconds = ngx_atoi(p, last - p);
+        if (seconds != NGX_ERROR) {
+            t->retry_after = seconds;
+        }
+
+        return len;
+    }
+
+    if (len > 13 && ngx_strncasecmp(p, (u_char *) "content-type:", 13) == 0) {
+
+        for (p += 13; p < last && *p == ' '; p++) { /* void */ }
+
+        t->json = ((size_t) (last - p) >= sizeof("application/json") - 1
+                   && ngx_strncasecmp(p, (u_char *) "application/json",
+                                      sizeof("application/json") - 1)
+                      == 0);
+    }
+
+    return len;
+}
+
+
+ngx_nango_transfer_t *
+ngx_nango_transfer_create(void)
+{
+    return calloc(1, sizeof(ngx_nango_transfer_t));
+}
+
+
+void
+ngx_nango_transfer_free(ngx_nango_transfer_t *t)
+{
+    free(t->reply.data);
+    free(t->body);
+    free(t);
+}
+
+
+ngx_int_t
+ngx_nango_transfer_start(ngx_nango_transfer_t *t)
+{
+    ngx_nango_peer_t  *peer;
+
+    if (ngx_nango_multi == NULL) {
+        return NGX_ERROR;
+    }
+
+    peer = &ngx_nango_peers[t->environment->index];
+
+    t->start = ngx_current_msec;
+    t->retry_after = -1;
+
+    if (peer->active < t->environment->api_connections) {
+        return ngx_nango_curl_add(t);
+    }
+
+    if (peer->nwaiting == NGX_NANGO_TRANSFERS_MAX) {
+        return NGX_BUSY;
+    }
+
+    ngx_queue_insert_tail(&peer->waiting, &t->queue);
+    peer->nwaiting++;
+
+    return NGX_OK;
+}
+
+
+void
+ngx_nango_transfer_abandon(ngx_nango_transfer_t *t)
+{
+    ngx_nango_peer_t  *peer;
+
+    t->handler = NULL;
+    t->data = NULL;
+
+    if (!t->active) {
+        peer = &ngx_nango_peers[t->environment->index];
+
+        ngx_queue_remove(&t->queue);
+        peer->nwaiting--;
+        ngx_nango_transfer_free(t);
+    }
+}
+
+
+static ngx_int_t
+ngx_nango_curl_add(ngx_nango_transfer_t *t)
+{
+    ngx_nango_peer_t  *peer;
+
+    peer = &ngx_nango_peers[t->environment->index];
+
+    t->easy = ngx_nango_curl_easy(peer);
+    if (t->easy == NULL) {
+        return NGX_ERROR;
+    }
+
+    if (ngx_nango_curl_setup(t) != NGX_OK
+        || curl_multi_add_handle(ngx_nango_multi, t->easy) != CURLM_OK)
+    {
+        curl_easy_cleanup(t->easy);
+        t->easy = NULL;
+        return NGX_ERROR;
+    }
+
+    ngx_queue_insert_tail(&ngx_nango_active, &t->queue);
+    ngx_nango_curl_timeout.cancelable = 0;
+    t->active = 1;
+    peer->active++;
+
+    return NGX_OK;
+}
+
+
+/* A handle with all that does not change from request to request. */
+
+static CURL *
+ngx_nango_curl_easy(ngx_nango_peer_t *peer)
+{
+    CURL                     *easy;
+    ngx_nango_environment_t  *env;
+
+    if (peer->nidle) {
+        return peer->idle[--peer->nidle];
+    }
+
+    easy = curl_easy_init();
+    if (easy == NULL) {
+        return NULL;
+    }
+
+    env = peer->environment;
+
+    curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
+    curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
+    curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
+    curl_easy_setopt(easy, CURLOPT_NETRC, (long) CURL_NETRC_IGNORED);
+    curl_easy_setopt(easy, CURLOPT_PROXY, "");
+    curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long) CURL_HTTP_VERSION_1_1);
+    curl_easy_setopt(easy, CURLOPT_MAXAGE_CONN, NGX_NANGO_MAX_AGE);
+    curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS,
+                     (long) env->api_connect_timeout);
+    curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, (long) env->api_verify);
+    curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 2 * (long) env->api_verify);
+    curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, ngx_nango_curl_write);
+    curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, ngx_nango_curl_header);
+
+    if (env->api_trusted_certificate.len) {
+        curl_easy_setopt(easy, CURLOPT_CAINFO,
+                         (char *) env->api_trusted_certificate.data);
+    }
+
+    return easy;
+}
+
+
+static ngx_int_t
+ngx_nango_curl_setup(ngx_nango_transfer_t *t)
+{
+    char                     *url;
+    CURL                     *easy;
+    size_t                    len;
+    CURLcode                  rc;
+    ngx_msec_t                waited, left;
+    ngx_nango_peer_t         *peer;
+    ngx_nango_environment_t  *env;
+
+    easy = t->easy;
+    env = t->environment;
+    peer = &ngx_nango_peers[env->index];
+
+    len = env->api.len + ngx_strlen(t->path) + 1;
+
+    url = malloc(len);
+    if (url == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_memcpy(url, env->api.data, env->api.len);
+    ngx_cpystrn((u_char *) url + env->api.len, (u_char *) t->path,
+                len - env->api.len);
+
+    rc = curl_easy_setopt(easy, CURLOPT_URL, url);
+
+    free(url);
+
+    if (rc != CURLE_OK) {
+        return NGX_ERROR;
+    }
+
+    /* Waiting for one of the connections counts as well. */
+
+    waited = ngx_current_msec - t->start;
+    left = waited < env->api_timeout ? env->api_timeout - waited : 1;
+
+    curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long) left);
+    curl_easy_setopt(easy, CURLOPT_PRIVATE, t);
+    curl_easy_setopt(easy, CURLOPT_WRITEDATA, t);
+    curl_easy_setopt(easy, CURLOPT_HEADERDATA, t);
+
+    if (t->body) {
+        curl_easy_setopt(easy, CURLOPT_POST, 1L);
+        curl_easy_setopt(easy, CURLOPT_POSTFIELDS, t->body);
+        curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE,
+                         (curl_off_t) t->body_len);
+        curl_easy_setopt(easy, CURLOPT_HTTPHEADER, peer->body_headers);
+
+    } else {
+        curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L);
+        curl_easy_setopt(easy, CURLOPT_HTTPHEADER, peer->headers);
+    }
+
+    curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, t->method);
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_nango_curl_complete(ngx_nango_transfer_t *t, CURLcode code)
+{
+    long               status;
+    ngx_nango_peer_t  *peer;
+
+    peer = &ngx_nango_peers[t->environment->index];
+
+    status = 0;
+    curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+
+    t->status = (ngx_uint_t) status;
+    t->time = ngx_current_msec - t->start;
+    t->error = curl_easy_strerror(code);
+
+    if (t->starved) {
+        t->error = "worker_connections are not enough";
+    }
+
+    switch (code) {
+
+    case CURLE_OK:
+        t->outcome = NGX_NANGO_TRANSFER_DONE;
+        break;
+
+    case CURLE_OPERATION_TIMEDOUT:
+        t->outcome = NGX_NANGO_TRANSFER_TIMEOUT;
+        break;
+
+    case CURLE_WRITE_ERROR:
+        if (t->too_large) {
+            t->error = "the reply is too large";
+        }
+
+        /* fall through */
+
+    case CURLE_WEIRD_SERVER_REPLY:
+    case CURLE_UNSUPPORTED_PROTOCOL:
+    case CURLE_HTTP2:
+    case CURLE_BAD_CONTENT_ENCODING:
+        t->outcome = NGX_NANGO_TRANSFER_MALFORMED;
+        break;
+
+    default:
+        t->outcome = NGX_NANGO_TRANSFER_UNAVAILABLE;
+        break;
+    }
+
+    (void) curl_multi_remove_handle(ngx_nango_multi, t->easy);
+
+    ngx_queue_remove(&t->queue);
+    ngx_nango_curl_timeout.cancelable = ngx_queue_empty(&ngx_nango_active);
+    peer->active--;
+
+    /*
+     * A failed transfer's handle may hold more than options (a resolver that
+     * has not come back), so only those that went well are kept.
+     */
+
+    if (code == CURLE_OK && peer->nidle < NGX_NANGO_IDLE_EASY) {
+        peer->idle[peer->nidle++] = t->easy;
+
+    } else {
+        curl_easy_cleanup(t->easy);
+    }
+
+    t->easy = NULL;
+
+    ERR_clear_error();
+
+    ngx_nango_curl_next(peer);
+
+    if (t->handler) {
+        t->handler(t);
+    }
+
+    ngx_nango_transfer_free(t);
+}
+
+
+/* Those that waited longer than api_timeout time out by themselves. */
+
+static void
+ngx_nango_curl_next(ngx_nango_peer_t *peer)
+{
+    ngx_queue_t           *q;
+    ngx_nango_transfer_t  *t;
+
+    while (peer->active < peer->environment->api_connections
+           && !ngx_queue_empty(&peer->waiting))
+    {
+        q = ngx_queue_head(&peer->waiting);
+        t = ngx_queue_data(q, ngx_nango_transfer_t, queue);
+
+        ngx_queue_remove(q);
+        peer->nwaiting--;
+
+        if (ngx_nango_curl_add(t) == NGX_OK) {
+            continue;
+        }
+
+        t->outcome = NGX_NANGO_TRANSFER_UNAVAILABLE;
+        t->error = "no memory";
+
+        if (t->handler) {
+            t->handler(t);
+        }
+
+        ngx_nango_transfer_free(t);
+    }
+}

@@ -1,0 +1,94 @@
+/*
+ * Copyright (C) nginx-nango authors
+ *
+ * Requests to Nango's API from a worker's event loop: libcurl's multi handle
+ * on nginx's own events and timers.  docs/internals.md says why libcurl.
+ *
+ * Everything here is called on the worker's event loop, and handlers are too.
+ */
+
+#ifndef _NGX_NANGO_CURL_H_INCLUDED_
+#define _NGX_NANGO_CURL_H_INCLUDED_
+
+
+#include "ngx_nango.h"
+
+
+/* What is read of a reply; more is an error, not memory. */
+#define NGX_NANGO_REPLY_MAX      (1024 * 1024)
+
+/* How many may wait for one of an environment's api_connections. */
+#define NGX_NANGO_TRANSFERS_MAX  1024
+
+
+typedef enum {
+    NGX_NANGO_TRANSFER_DONE = 0,        /* there is a whole reply */
+    NGX_NANGO_TRANSFER_UNAVAILABLE,     /* not reachable, cut, no TLS */
+    NGX_NANGO_TRANSFER_TIMEOUT,
+    NGX_NANGO_TRANSFER_MALFORMED        /* no HTTP, or too large */
+} ngx_nango_outcome_e;
+
+
+typedef struct ngx_nango_transfer_s  ngx_nango_transfer_t;
+
+typedef void (*ngx_nango_transfer_pt)(ngx_nango_transfer_t *t);
+
+struct ngx_nango_transfer_s {
+    /* Set by the caller before the start. */
+    ngx_nango_environment_t  *environment;
+    const char               *method;       /* static */
+    const char               *path;         /* static, with a leading slash */
+    char                     *body;         /* malloc()ed, now ours; or NULL */
+    size_t                    body_len;
+    ngx_nango_transfer_pt     handler;
+    void                     *data;
+
+    /* For the handler. */
+    ngx_nango_outcome_e       outcome;
+    ngx_uint_t                status;
+    ngx_str_t                 reply;
+    time_t                    retry_after;  /* -1: not said */
+    ngx_uint_t                json;         /* of type application/json */
+    ngx_msec_t                time;
+    const char               *error;        /* libcurl's words, static */
+
+    /* Private. */
+    void                     *easy;
+    size_t                    size;
+    ngx_msec_t                start;
+    ngx_queue_t               queue;
+    unsigned                  active:1;
+    unsigned                  starved:1;
+    unsigned                  too_large:1;
+};
+
+
+ngx_int_t ngx_nango_curl_init(ngx_cycle_t *cycle,
+    ngx_nango_environment_t **environments, ngx_uint_t n);
+
+/* Ends all transfers without calling their handlers. */
+void ngx_nango_curl_exit(void);
+
+
+/*
+ * A zeroed transfer, NULL if there is no memory.  The one who created it owns
+ * it until a successful start; from then on it ends itself, after handler, and
+ * the caller may at most abandon it.
+ */
+ngx_nango_transfer_t *ngx_nango_transfer_create(void);
+void ngx_nango_transfer_free(ngx_nango_transfer_t *t);
+
+/*
+ * NGX_OK: handler will be called, later and once.  NGX_BUSY: too many wait
+ * already.  NGX_ERROR: no memory.
+ */
+ngx_int_t ngx_nango_transfer_start(ngx_nango_transfer_t *t);
+
+/*
+ * The one who waited has left: the handler will not be called.  The transfer
+ * itself goes on, since taking it out of libcurl can wait for DNS.
+ */
+void ngx_nango_transfer_abandon(ngx_nango_transfer_t *t);
+
+
+#endif /* _NGX_NANGO_CURL_H_INCLUDED_ */

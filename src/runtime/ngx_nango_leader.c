@@ -1,0 +1,331 @@
+/*
+ * Copyright (C) nginx-nango authors
+ *
+ * Leadership is a kernel lock on a file: who dies, leads no longer, and no
+ * clock decides.  Each worker's thread asks for it every 250 ms and at once
+ * when its own start finds it free.
+ *
+ * The leader looks, and is not told: the log's last transaction id is two
+ * words of shared memory.  Hints through an eventfd only make it look sooner.
+ * While events keep coming it lets them gather for some milliseconds, unless a
+ * request waits for the fold: a batch costs two waits for the disk and each
+ * page only once, however many events it holds.
+ */
+
+#include "ngx_nango_leader.h"
+#include "ngx_nango_shared.h"
+
+#include "nango_fold.h"
+#include "nango_log.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+
+
+#define NGX_NANGO_LOOK_IDLE     250
+#define NGX_NANGO_LOOK_BUSY     10
+
+/* How long events may gather while nobody waits for them: steps of 10 ms. */
+#define NGX_NANGO_GATHER        5
+
+#define NGX_NANGO_HOUSEKEEPING  (60 * 1000 * 1000)
+
+
+typedef struct {
+    nango_store_t  *store;
+    time_t          retain;
+    int             hint;
+    int             stop;           /* eventfd: readable once it is over */
+    ngx_log_t      *log;
+    pthread_t       thread;
+    ngx_uint_t      running;
+
+    /* The thread's own. */
+    uint64_t        housekeeping;
+    nango_rc_e      failed;
+} ngx_nango_leader_t;
+
+
+static void *ngx_nango_leader_cycle(void *data);
+static ngx_uint_t ngx_nango_leader_sleep(ngx_nango_leader_t *l, int ms,
+    ngx_uint_t hint);
+static nango_rc_e ngx_nango_leader_fold(ngx_nango_leader_t *l,
+    nango_folded_t *folded);
+static void ngx_nango_leader_housekeeping(ngx_nango_leader_t *l);
+static void ngx_nango_leader_error(ngx_nango_leader_t *l, nango_error_t *err);
+
+
+static ngx_nango_leader_t  ngx_nango_leader;
+
+
+ngx_int_t
+ngx_nango_leader_start(nango_store_t *store, time_t retain, int hint,
+    ngx_log_t *log)
+{
+    int                  rc;
+    ngx_nango_leader_t  *l;
+
+    l = &ngx_nango_leader;
+
+    ngx_memzero(l, sizeof(ngx_nango_leader_t));
+
+    l->store = store;
+    l->retain = retain;
+    l->hint = hint;
+    l->log = log;
+
+    l->stop = eventfd(0, EFD_CLOEXEC|EFD_NONBLOCK);
+    if (l->stop == -1) {
+        ngx_log_error(NGX_LOG_CRIT, log, ngx_errno,
+                      "nango: eventfd() failed, this worker cannot lead");
+        return NGX_ERROR;
+    }
+
+    /* The caller's signal mask, which blocks all, is inherited. */
+
+    rc = pthread_create(&l->thread, NULL, ngx_nango_leader_cycle, l);
+    if (rc != 0) {
+        ngx_log_error(NGX_LOG_CRIT, log, rc,
+                      "nango: no thread could be started, "
+                      "this worker cannot lead");
+        (void) close(l->stop);
+        return NGX_ERROR;
+    }
+
+    l->running = 1;
+
+    return NGX_OK;
+}
+
+
+void
+ngx_nango_leader_stop(void)
+{
+    ngx_nango_leader_t  *l;
+
+    static uint64_t  one = 1;
+
+    l = &ngx_nango_leader;
+
+    if (!l->running) {
+        return;
+    }
+
+    l->running = 0;
+
+    if (write(l->stop, &one, sizeof(one)) != sizeof(one)) {
+        ngx_log_error(NGX_LOG_CRIT, l->log, ngx_errno,
+                      "nango: write() to an eventfd failed");
+    }
+
+    (void) pthread_join(l->thread, NULL);
+    (void) close(l->stop);
+}
+
+
+static void *
+ngx_nango_leader_cycle(void *data)
+{
+    ngx_nango_leader_t *l = data;
+
+    int              ms, lead;
+    uint64_t         busy, txnid, seen;
+    ngx_uint_t       i;
+    nango_error_t    err;
+    nango_folded_t   folded;
+
+    ngx_memzero(&folded, sizeof(nango_folded_t));
+
+    lead = 0;
+    seen = 0;
+    busy = 0;
+    ms = 0;
+
+    for ( ;; ) {
+
+        if (ngx_nango_leader_sleep(l, ms, lead == 1)) {
+            break;
+        }
+
+        lead = nango_store_lead(l->store, &err);
+
+        if (lead != 1) {
+            if (lead == -1) {
+                ngx_nango_leader_error(l, &err);
+            }
+
+            ms = NGX_NANGO_LOOK_IDLE;
+            seen = 0;
+            continue;
+        }
+
+        ngx_nango_leader_housekeeping(l);
+
+        txnid = nango_store_log_txnid(l->store);
+
+        if (txnid == seen && txnid != 0) {
+            ms = (ngx_nango_ticks() - busy < 1000000) ? NGX_NANGO_LOOK_BUSY
+                                                      : NGX_NANGO_LOOK_IDLE;
+            continue;
+        }
+
+        /*
+         * Read before folding: what is committed meanwhile has a later id
+         * and is looked at again.
+         */
+
+        if (ngx_nango_leader_fold(l, &folded) != NANGO_OK) {
+            ms = NGX_NANGO_LOOK_IDLE;
+            continue;
+        }
+
+        if (folded.events) {
+            busy = ngx_nango_ticks();
+        }
+
+        if (!folded.more) {
+            seen = txnid;
+        }
+
+        ms = 0;
+
+        if (folded.more || folded.events == 0) {
+            continue;
+        }
+
+        /* While nobody is in a hurry: gather, deaf to hints. */
+
+        for (i = 0; i < NGX_NANGO_GATHER && !ngx_nango_fold_wanted(); i++) {
+
+            if (ngx_nango_leader_sleep(l, NGX_NANGO_LOOK_BUSY, 0)) {
+                goto done;
+            }
+        }
+    }
+
+done:
+
+    nango_store_resign(l->store);
+
+    return NULL;
+}
+
+
+/* 1: the end has come. */
+
+static ngx_uint_t
+ngx_nango_leader_sleep(ngx_nango_leader_t *l, int ms, ngx_uint_t hint)
+{
+    uint64_t       n;
+    struct pollfd  fds[2];
+
+    fds[0].fd = l->stop;
+    fds[0].events = POLLIN;
+    fds[0].revents = 0;
+
+    fds[1].fd = hint ? l->hint : -1;
+    fds[1].events = POLLIN;
+    fds[1].revents = 0;
+
+    if (poll(fds, 2, ms) > 0 && (fds[1].revents & POLLIN)) {
+
+        if (read(l->hint, &n, sizeof(n)) != sizeof(n)) {
+            /* another generation's leader was quicker */
+        }
+    }
+
+    return (fds[0].revents != 0);
+}
+
+
+static nango_rc_e
+ngx_nango_leader_fold(ngx_nango_leader_t *l, nango_folded_t *folded)
+{
+    nango_rc_e            rc;
+    nango_error_t         err;
+    nango_fold_options_t  options;
+
+    ngx_memzero(&options, sizeof(nango_fold_options_t));
+
+    options.now_ms = ngx_nango_now();
+    options.retain_ms = (uint64_t) l->retain * 1000;
+
+    rc = nango_fold(l->store, &options, folded, &err);
+
+    if (rc != NANGO_OK) {
+        ngx_nango_leader_error(l, &err);
+
+        if (nango_store_needs_recovery(l->store)) {
+            (void) nango_store_recover(l->store, &err);
+        }
+
+        return rc;
+    }
+
+    if (l->failed != NANGO_OK) {
+        l->failed = NANGO_OK;
+        ngx_log_error(NGX_LOG_NOTICE, l->log, 0,
+                      "nango: the state is being written again");
+    }
+
+    if (folded->gap) {
+        ngx_log_error(NGX_LOG_ERR, l->log, 0,
+                      "nango: %uL events before sequence %uL are missing from "
+                      "the log", folded->gap, folded->from);
+    }
+
+    if (folded->not_understood) {
+        ngx_log_error(NGX_LOG_ERR, l->log, 0,
+                      "nango: %uL events of the log up to sequence %uL could "
+                      "not be read and were passed over",
+                      folded->not_understood, folded->applied);
+    }
+
+    ngx_nango_set_applied_hint(folded->applied);
+
+    return NANGO_OK;
+}
+
+
+static void
+ngx_nango_leader_housekeeping(ngx_nango_leader_t *l)
+{
+    uint64_t        now;
+    nango_error_t   err;
+    nango_folded_t  folded;
+
+    now = ngx_nango_ticks();
+
+    if (l->housekeeping && now - l->housekeeping < NGX_NANGO_HOUSEKEEPING) {
+        return;
+    }
+
+    l->housekeeping = now;
+
+    (void) nango_store_check_readers(l->store);
+
+    if (nango_body_sweep(l->store, ngx_nango_now(), 1024, &err) == -1) {
+        ngx_nango_leader_error(l, &err);
+    }
+
+    /* Drops old tombstones and changes also when no event comes. */
+
+    (void) ngx_nango_leader_fold(l, &folded);
+}
+
+
+/* The same trouble is one line, however often it is met. */
+
+static void
+ngx_nango_leader_error(ngx_nango_leader_t *l, nango_error_t *err)
+{
+    if (l->failed == err->code) {
+        return;
+    }
+
+    l->failed = err->code;
+
+    ngx_log_error(NGX_LOG_CRIT, l->log, 0, "nango: %s", err->text);
+}

@@ -1,0 +1,82 @@
+/*
+ * Copyright (C) nginx-nango authors
+ *
+ * What all workers share: counters since start, what each Nango account still
+ * allows, and recent session tokens.
+ *
+ * Fixed arrays of words and slots, laid out once.  No tree and no allocation
+ * after that, so a worker that is killed in any instruction leaves nothing
+ * that others could trip over: words are written atomically, slots carry a
+ * checksum.  Nothing here is needed to be right; what has to be exact is in
+ * the store.
+ */
+
+#ifndef _NGX_NANGO_SHARED_H_INCLUDED_
+#define _NGX_NANGO_SHARED_H_INCLUDED_
+
+
+#include "ngx_nango.h"
+
+
+typedef enum {
+    NGX_NANGO_WEBHOOKS_STORED = 0,
+    NGX_NANGO_WEBHOOKS_DUPLICATE,
+    NGX_NANGO_WEBHOOKS_UNSIGNED,        /* no or malformed signature header */
+    NGX_NANGO_WEBHOOKS_FORGED,          /* a signature that verifies nothing */
+    NGX_NANGO_WEBHOOKS_UNAVAILABLE,     /* 503 */
+    NGX_NANGO_WEBHOOKS_LOST,            /* answered by somebody else */
+    NGX_NANGO_SESSIONS_ISSUED,
+    NGX_NANGO_SESSIONS_REUSED,
+    NGX_NANGO_SESSIONS_FAILED,
+    NGX_NANGO_COUNTERS
+} ngx_nango_counter_e;
+
+
+/* A session's name and answer; see ngx_nango_session_find(). */
+#define NGX_NANGO_SESSION_KEY_LEN     32
+#define NGX_NANGO_SESSION_ANSWER_MAX  952
+
+
+/*
+ * Adds the zone to the configuration.  The zone's name carries the version of
+ * its layout, so a new binary never reads what an old one wrote differently.
+ */
+ngx_int_t ngx_nango_shared_add(ngx_conf_t *cf, void *tag);
+
+/* All of these do nothing, or find nothing, without a zone. */
+
+void ngx_nango_count(ngx_nango_counter_e counter);
+ngx_uint_t ngx_nango_counter(ngx_nango_counter_e counter);
+
+
+/*
+ * Nango's limit is per account: no request is sent for the account's
+ * environments until the time is over.  Seconds left, 0: go ahead.
+ */
+time_t ngx_nango_account_blocked(ngx_str_t *account);
+void ngx_nango_account_block(ngx_str_t *account, time_t seconds);
+
+
+/*
+ * The answer to a session that was stored under the same key not longer than
+ * its lifetime ago.  NGX_OK: copied to answer, which takes
+ * NGX_NANGO_SESSION_ANSWER_MAX bytes.  NGX_DECLINED: not there, too old, or
+ * just being written by another worker; nobody waits.
+ */
+ngx_int_t ngx_nango_session_find(u_char *key, u_char *answer, size_t *len);
+void ngx_nango_session_store(u_char *key, u_char *answer, size_t len,
+    time_t lifetime);
+
+
+/*
+ * The last sequence in the state as the leader last saw it: a hint for the
+ * committers' back-pressure.  And until when (in ms of ngx_nango_now()) some
+ * request waits for the fold: the leader does not gather then.
+ */
+uint64_t ngx_nango_applied_hint(void);
+void ngx_nango_set_applied_hint(uint64_t sequence);
+ngx_uint_t ngx_nango_fold_wanted(void);
+void ngx_nango_want_fold(void);
+
+
+#endif /* _NGX_NANGO_SHARED_H_INCLUDED_ */

@@ -1,0 +1,100 @@
+/*
+ * Copyright (C) nginx-nango authors
+ *
+ * The store in a worker: a committer thread that opens it and writes what
+ * arrives, and the event loop's side of both.  Functions are called on the
+ * worker's event loop unless they say otherwise, and none of them waits.
+ */
+
+#ifndef _NGX_NANGO_STORE_H_INCLUDED_
+#define _NGX_NANGO_STORE_H_INCLUDED_
+
+
+#include "ngx_nango.h"
+
+#include "nango_log.h"
+#include "nango_state.h"
+
+
+/* Bytes of records that may be queued in a worker; more is 503. */
+#define NGX_NANGO_QUEUE_MAX    (64 * 1024 * 1024)
+
+#define NGX_NANGO_BATCH_JOBS   256
+#define NGX_NANGO_BATCH_BYTES  (8 * 1024 * 1024)
+
+/* Events that may be unapplied before committing waits for the fold. */
+#define NGX_NANGO_LAG_MAX      65536
+
+
+typedef struct ngx_nango_job_s  ngx_nango_job_t;
+
+typedef void (*ngx_nango_job_pt)(ngx_nango_job_t *job);
+
+/*
+ * A record on its way into the log.  On the heap, since it outlives a request
+ * whose client leaves: owned by the one who made it until it is submitted,
+ * then by the queue, which frees it after handler.
+ */
+struct ngx_nango_job_s {
+    nango_write_t          write;
+    ngx_nango_job_t       *next;
+    ngx_nango_job_pt       handler;         /* NULL: nobody waits any more */
+    void                  *data;
+    uint64_t               submitted;       /* us */
+    uint64_t               committed;       /* us */
+    unsigned               body_file:1;
+    unsigned char          body_name[NANGO_BODY_NAME_LEN];
+    u_char                 record[1];
+};
+
+
+ngx_int_t ngx_nango_store_init(ngx_cycle_t *cycle,
+    ngx_nango_store_conf_t *conf, ngx_msec_t remember);
+
+/* Writes what is queued, joins the threads, closes the store. */
+void ngx_nango_store_exit(ngx_cycle_t *cycle);
+
+/* For init_module: what a generation's workers share.  Closed with the pool. */
+ngx_int_t ngx_nango_store_share(ngx_cycle_t *cycle);
+
+
+/* Whether webhooks can be taken now. */
+ngx_uint_t ngx_nango_store_ready(void);
+
+/* NULL until the store is open.  May be used on other threads. */
+nango_store_t *ngx_nango_store(void);
+
+ngx_nango_job_t *ngx_nango_job_create(size_t record_len);
+void ngx_nango_job_free(ngx_nango_job_t *job);
+
+/* NGX_OK; NGX_BUSY: the queue is full; NGX_DECLINED: the store is not open. */
+ngx_int_t ngx_nango_job_submit(ngx_nango_job_t *job);
+
+
+/*
+ * A snapshot of the store for the event loop; NULL while there is none.  Ended
+ * with nango_reader_end(), before the caller returns to the loop.
+ */
+nango_reader_t *ngx_nango_store_snapshot(void);
+
+
+/*
+ * Waits until what was acknowledged before the call is in the state, at most
+ * for timeout ms; then calls handler, from the loop.
+ */
+typedef struct ngx_nango_wait_s  ngx_nango_wait_t;
+
+struct ngx_nango_wait_s {
+    ngx_queue_t            queue;
+    uint64_t               sequence;
+    ngx_msec_t             deadline;
+    void                 (*handler)(ngx_nango_wait_t *wait);
+    void                  *data;
+};
+
+void ngx_nango_store_wait(ngx_nango_wait_t *wait, uint64_t sequence,
+    ngx_msec_t timeout);
+void ngx_nango_store_wait_cancel(ngx_nango_wait_t *wait);
+
+
+#endif /* _NGX_NANGO_STORE_H_INCLUDED_ */
