@@ -352,7 +352,8 @@ siblings_do_not_disturb_levels(void **state)
         text[len++] = '[';
     }
 
-    len += sprintf(text + len, "[[[{\"a\":[1]}]]],{\"a\":{\"b\":[{}]}},[[[]]]");
+    len += sprintf(text + len, "[[[{\"a\":[1]}]]],{\"a\":{\"b\":[{}]}},"
+                               "[[[]]]");
 
     for (i = 0; i < 62; i++) {
         text[len++] = ']';

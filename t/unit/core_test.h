@@ -120,7 +120,9 @@ capture(const char *name)
             break;
         }
 
-        if (i + 3 < (size_t) size && memcmp(c.memory + i, "\r\n\r\n", 4) == 0) {
+        if (i + 3 < (size_t) size
+            && memcmp(c.memory + i, "\r\n\r\n", 4) == 0)
+        {
             gap = i + 4;
             break;
         }
