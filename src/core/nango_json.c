@@ -274,6 +274,9 @@ nango_json_value(nango_json_walk_t *w, const unsigned char *p, size_t base)
             bit = UINT64_C(1) << (depth % 64);
 
             if (depth == base || depth % 64 == 0) {
+
+                /* lest a word be changed that never had a value */
+
                 w->stack[depth / 64] = 0;
             }
 

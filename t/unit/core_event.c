@@ -358,6 +358,7 @@ ids_are_decoded(void **state)
         row("{\"a\":\"b\"}", NULL),
         row("[\"c1\"]", NULL),
         row("\"\"", NULL),
+        row("\"\",\"type\":\"auth\"", NULL),
         row("\"a\\u0000b\"", NULL),
         row("\"a\\nb\"", NULL),
         row("\"a\x7f\"", NULL),
@@ -684,6 +685,11 @@ end_user_may_lack_anything(void **state)
     ev = parse(S("{\"endUser\":{\"endUserId\":\"u\",\"endUserEmail\":null,"
                  "\"organizationId\":null,\"tags\":null}}"));
     assert_int_equal(ev.ntags, 1);
+    nango_event_free(&ev);
+
+    ev = parse(S("{\"endUser\":{\"tags\":{\"end_user_id\":\"u\"}}}"));
+    assert_int_equal(ev.ntags, 1);
+    assert_str(tag(&ev, "end_user_id"), "u");
     nango_event_free(&ev);
 
     ev = parse(S("{\"endUser\":{}}"));
