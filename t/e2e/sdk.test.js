@@ -6,11 +6,12 @@
 'use strict';
 
 const assert = require('node:assert');
-const test = require('node:test');
 
 const { Nango } = require('@nangohq/node');
 const h = require('../sim/helper');
 const { API_KEY } = require('../sim/nango');
+
+const { test } = h;
 
 /* The key that signed the captures. */
 const SIGNING_KEY = '1e178f20-544e-4a7a-8f4a-309165e97254';

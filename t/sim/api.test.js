@@ -6,10 +6,11 @@
 'use strict';
 
 const assert = require('node:assert');
-const test = require('node:test');
 
 const h = require('./helper');
 const { parse } = require('./query');
+
+const { test } = h;
 
 const list = (nango, query) => h.call(nango, 'GET', `/connections?${query}`);
 const ids = (answer) => answer.json.connections.map((c) => c.connection_id);
@@ -353,11 +354,14 @@ test('the catalog', async (t) => {
 
 test('the signing key is rotated', async (t) => {
     const nango = await h.start(t);
+    const old = nango.state.signingKey;
     const { json } = await h.call(nango, 'POST',
                                   '/environment/webhook-signing-key/rotate');
 
     assert.match(json.data.webhook_signing_key, /^[0-9a-f-]{36}$/);
+    assert.notStrictEqual(json.data.webhook_signing_key, old);
     assert.strictEqual(nango.state.signingKey, json.data.webhook_signing_key);
+    assert.strictEqual(nango.state.previousSigningKey, old);
 });
 
 

@@ -10,10 +10,11 @@
 const assert = require('node:assert');
 const fs = require('node:fs');
 const path = require('node:path');
-const test = require('node:test');
 
 const h = require('./helper');
 const { sign } = require('./delivery');
+
+const { test } = h;
 
 const SIGNING_KEY = '1e178f20-544e-4a7a-8f4a-309165e97254';
 const DAY = '2026-11-23T';

@@ -48,39 +48,35 @@ class Breaker {
         this.urls.clear();
     }
 
-    /* Whether an attempt may be made; claims the trial where it is one. */
+    /*
+     * Whether an attempt may be made: "yes", "no", or "trial".  A trial keeps
+     * the circuit open for the others, and leaves it so if it fails.
+     */
     admit(url) {
         const state = this.urls.get(url);
 
         if (!this.settings.breaker || !state || !state.openUntil) {
-            return true;
+            return 'yes';
         }
 
         if (this.clock.now() < state.openUntil) {
-            return false;
+            return 'no';
         }
 
-        state.trial = true;
         state.openUntil = this.clock.now() + this.settings.breaker_open_ms;
 
-        return true;
+        return 'trial';
     }
 
-    note(url, ok) {
+    note(url, ok, admitted) {
         const now = this.clock.now();
         let state = this.urls.get(url);
 
         if (ok) {
-            if (state && state.trial) {
+            if (admitted === 'trial') {
                 this.urls.delete(url);
             }
 
-            return;
-        }
-
-        if (state && state.trial) {
-            state.trial = false;
-            state.openUntil = now + this.settings.breaker_open_ms;
             return;
         }
 
@@ -89,7 +85,6 @@ class Breaker {
                 failures: 0,
                 windowEnds: now + this.settings.breaker_window_ms,
                 openUntil: 0,
-                trial: false,
             };
             this.urls.set(url, state);
         }
@@ -242,7 +237,9 @@ class Deliveries {
 
     async runTarget(record, target, before) {
         for (let n = 0; !this.stopped; n++) {
-            if (!this.breaker.admit(target.url)) {
+            const admitted = this.breaker.admit(target.url);
+
+            if (admitted === 'no') {
                 target.outcome = 'circuit_open';
                 return;
             }
@@ -256,7 +253,7 @@ class Deliveries {
                 took_ms: Date.now() - began,
                 ...result,
             });
-            this.breaker.note(target.url, result.ok);
+            this.breaker.note(target.url, result.ok, admitted);
 
             if (result.ok) {
                 target.outcome = 'delivered';

@@ -7,9 +7,10 @@
 
 const assert = require('node:assert');
 const net = require('node:net');
-const test = require('node:test');
 
 const h = require('./helper');
+
+const { test } = h;
 
 const plant = (nango, fault) =>
     nango.control('POST', 'faults', { faults: [fault] });

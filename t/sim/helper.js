@@ -9,6 +9,7 @@ const fs = require('node:fs');
 const http = require('node:http');
 const net = require('node:net');
 const path = require('node:path');
+const nodeTest = require('node:test');
 
 const { createNango, API_KEY } = require('./nango');
 
@@ -18,6 +19,12 @@ const CAPTURES = process.env.NANGO_CAPTURES
 
 /* Where the captures were first put, beside the repository; often absent. */
 const ORIGINALS = path.resolve(ROOT, '../shared/captures');
+
+
+/* node's test(), but none may hang: what waits for ever is a failure. */
+function test(name, fn) {
+    return nodeTest(name, { timeout: 15000 }, fn);
+}
 
 
 /* Started, and closed with the test. */
@@ -205,5 +212,6 @@ function capture(name) {
 
 module.exports = {
     CAPTURES, ORIGINALS, OK,
-    start, call, session, connected, receiver, status, capture, captureNames,
+    test, start, call, session, connected, receiver, status, capture,
+    captureNames,
 };

@@ -8,10 +8,11 @@
 const assert = require('node:assert');
 const http = require('node:http');
 const path = require('node:path');
-const test = require('node:test');
 const { spawn } = require('node:child_process');
 
 const h = require('./helper');
+
+const { test } = h;
 
 const SERVER = path.join(__dirname, 'server.js');
 

@@ -6,9 +6,10 @@
 'use strict';
 
 const assert = require('node:assert');
-const test = require('node:test');
 
 const h = require('./helper');
+
+const { test } = h;
 
 const A64 = 'a'.repeat(64);
 const A255 = 'a'.repeat(255);
@@ -51,6 +52,12 @@ const SESSIONS = [
             'end_user', 'id')]],
     ['an address that is none', { end_user: { id: 'a', email: 'nobody' } },
      [issue('invalid_format', 'Invalid email address', 'end_user', 'email')]],
+    ['an address without a domain', { end_user: { id: 'a', email: 'ab@cd' } },
+     [issue('invalid_format', 'Invalid email address', 'end_user', 'email')]],
+    ['an address with two dots', { end_user: { id: 'a', email: 'a..b@c.de' } },
+     [issue('invalid_format', 'Invalid email address', 'end_user', 'email')]],
+    ['an address with odd signs',
+     { end_user: { id: 'a', email: "o'k_+-.x@c-d.example" } }, []],
     ['a number for an id', { end_user: { id: 42 } },
      [expected('string', 'number', 'end_user', 'id')]],
     ['ten tags', { tags: many(10) }, []],
@@ -261,6 +268,8 @@ test('the old fields become tags', async (t) => {
         [{ end_user: { id: 'u', tags: { team: 'red', a: '1' } },
            tags: { End_User_Id: 'v', team: 'blue' } },
          { end_user_id: 'v', team: 'blue', a: '1' }],
+        [{ end_user: { id: 'u', tags: { end_user_id: 'v' } } },
+         { end_user_id: 'v' }],
         [{ tags: { TEAM: 'Blue' } }, { team: 'Blue' }],
         [{ end_user: { id: 'u', tags: many(10) } }, { end_user_id: 'u' }],
     ];

@@ -7,11 +7,12 @@
 'use strict';
 
 const assert = require('node:assert');
-const test = require('node:test');
 
 const h = require('./helper');
 const { sign } = require('./delivery');
 const { stable } = require('./bodies');
+
+const { test } = h;
 
 const SPEED = 100;
 
@@ -338,13 +339,18 @@ test('connections are kept alive', async (t) => {
 
 
 test('the browser hears first', async (t) => {
-    const { rx, nango } = await setUp(t, null, { webhook_lag_ms: 4 });
+    const { rx, nango } = await setUp(t, null, { webhook_lag_ms: 40 });
     const token = await h.session(nango, { tags: {} });
 
-    await nango.control('POST', 'connect', { token, integration: 'github' });
+    await h.call(nango, 'POST', '/_sim/connect',
+                 { token, integration: 'github' });
+
+    const answered = Date.now();
+
     assert.strictEqual(rx.requests.length, 0);
     await nango.control('GET', 'webhooks?wait=1');
     assert.strictEqual(rx.requests.length, 1);
+    assert.ok(rx.requests[0].at >= answered + 20);
 });
 
 
@@ -538,6 +544,6 @@ test('each failing refresh says so again, if told', async (t) => {
 
 test('keys in order at every depth, nothing undefined', () => {
     assert.strictEqual(
-        stable({ b: [{ z: 1, a: undefined }], a: null, 'B': '\u00e9"' }),
+        stable({ b: [{ z: 1, a: undefined }], 'B': '\u00e9"', a: null }),
         '{"B":"\u00e9\\"","a":null,"b":[{"z":1}]}');
 });
