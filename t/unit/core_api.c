@@ -600,6 +600,8 @@ errors_of_any_shape_are_read(void **state)
     assert_error(S("{\"error\":{\"code\":\"c\",\"message\":\"m\","
                    "\"errors\":[\"x\"]}}"), "c", "m");
     assert_error(S("{\"error\":{\"code\":\"c\",\"message\":\"m\","
+                   "\"errors\":[{\"code\":\"x\"}]}}"), "c", "m");
+    assert_error(S("{\"error\":{\"code\":\"c\",\"message\":\"m\","
                    "\"errors\":{\"message\":\"x\"}}}"), "c", "m");
     assert_error(S("{\"error\":{\"code\":\"c\",\"payload\":\"\\ud800\"}}"),
                  "c", "");
