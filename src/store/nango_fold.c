@@ -1,0 +1,965 @@
+/*
+ * Copyright (C) nginx-nango authors
+ *
+ * Folding the log into the state.  A batch is one transaction of the state;
+ * the more events share it the better, for the pages of a table that many of
+ * them touch are written once.
+ *
+ * What has been applied is read inside the transaction that changes it, so an
+ * event is applied once whoever folds, and the log is looked at after that.
+ * An event either has all of its effects in the state or none.
+ *
+ * Strings that LMDB returned point into pages that the next write may move.
+ * So everything that is to be written for an event is put together before the
+ * first write.
+ */
+
+
+#include "nango_fold.h"
+#include "nango_tables.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+
+/* Of changes and of tombstones, in one call. */
+#define NANGO_FOLD_DROP    1024
+
+/*
+ * Writes that may each dirty a page of their own.  From 131,071 dirty pages on
+ * LMDB begins to write them out before the commit, a way that is better not
+ * taken: events with dozens of tags end a batch early.
+ */
+#define NANGO_FOLD_WRITES  65536
+
+
+typedef struct {
+    nango_store_t        *store;
+    uint64_t              now_ms;
+    uint64_t              retain_ms;
+
+    MDB_txn              *txn;          /* the state's */
+    uint64_t              counts[NANGO_COUNT_N];
+    size_t                writes;
+
+    nango_connection_t    before;
+    nango_connection_t    after;
+    unsigned char         keys_before[NANGO_EVENT_TAGS_MAX][NANGO_KEY_LEN];
+    unsigned char         keys_after[NANGO_EVENT_TAGS_MAX][NANGO_KEY_LEN];
+
+    unsigned char        *buf;          /* the connection's record */
+    size_t                len;
+    size_t                size;
+} nango_fold_t;
+
+
+static nango_rc_e nango_fold_batch(nango_fold_t *f,
+    const nango_fold_options_t *options, nango_folded_t *folded,
+    nango_error_t *err);
+static nango_rc_e nango_fold_log(nango_fold_t *f,
+    const nango_fold_options_t *options, nango_folded_t *folded,
+    nango_error_t *err);
+static int nango_fold_event(nango_fold_t *f, uint64_t sequence,
+    nango_str_t data);
+static int nango_fold_body_file(nango_fold_t *f, const nango_record_t *rec,
+    nango_event_t *event);
+static int nango_fold_connection(nango_fold_t *f, uint64_t sequence,
+    const nango_record_t *rec, const nango_event_t *event);
+static int nango_fold_before(nango_fold_t *f, const nango_record_t *rec);
+static int nango_fold_encode(nango_fold_t *f);
+static int nango_fold_keys(nango_fold_t *f);
+static int nango_fold_put(nango_fold_t *f);
+static int nango_fold_index(nango_fold_t *f);
+static int nango_fold_owner(nango_fold_t *f,
+    const unsigned char owner[NANGO_KEY_LEN], int del);
+static int nango_fold_has(unsigned char keys[][NANGO_KEY_LEN], size_t n,
+    const unsigned char key[NANGO_KEY_LEN]);
+static int nango_fold_change(nango_fold_t *f, uint64_t sequence);
+static int nango_fold_status(nango_fold_t *f, uint64_t sequence,
+    const nango_record_t *rec);
+static int nango_fold_drop_changes(nango_fold_t *f, int *dropped);
+static int nango_fold_drop_tombstones(nango_fold_t *f, int *dropped);
+static int nango_fold_drop_tombstone(nango_fold_t *f, uint64_t sequence,
+    MDB_val tombstone);
+static int nango_fold_end(nango_fold_t *f, uint64_t applied);
+
+
+nango_rc_e
+nango_fold(nango_store_t *store, const nango_fold_options_t *options,
+    nango_folded_t *folded, nango_error_t *err)
+{
+    nango_rc_e     rc;
+    nango_fold_t  *f;
+
+    memset(folded, 0, sizeof(nango_folded_t));
+
+    f = malloc(sizeof(nango_fold_t));
+    if (f == NULL) {
+        return nango_error_set(err, NANGO_ENOMEM, "no memory");
+    }
+
+    f->store = store;
+    f->now_ms = options->now_ms;
+    f->retain_ms = options->retain_ms;
+    f->writes = 0;
+    f->buf = NULL;
+    f->size = 0;
+
+    rc = nango_store_inside(store, err);
+
+    if (rc == NANGO_OK) {
+        rc = nango_fold_batch(f, options, folded, err);
+        nango_store_leave(store);
+    }
+
+    free(f->buf);
+    free(f);
+
+    if (rc != NANGO_OK) {
+        memset(folded, 0, sizeof(nango_folded_t));
+    }
+
+    return rc;
+}
+
+
+static nango_rc_e
+nango_fold_batch(nango_fold_t *f, const nango_fold_options_t *options,
+    nango_folded_t *folded, nango_error_t *err)
+{
+    int             rc, dropped;
+    nango_rc_e      code;
+    nango_store_t  *store;
+
+    store = f->store;
+    dropped = 0;
+
+    rc = mdb_txn_begin(store->state, NULL, 0, &f->txn);
+    if (rc != 0) {
+        return nango_store_error(store, err, rc, "mdb_txn_begin()", "state");
+    }
+
+    rc = nango_meta_u64(f->txn, store->state_meta, "applied",
+                        &folded->applied);
+    if (rc == 0) {
+        rc = nango_counts_get(f->txn, store->state_meta, f->counts);
+    }
+
+    code = nango_store_error(store, err, rc, "mdb_get()", "state");
+
+    if (code == NANGO_OK) {
+        code = nango_fold_log(f, options, folded, err);
+    }
+
+    if (code == NANGO_OK) {
+        rc = nango_fold_drop_changes(f, &dropped);
+
+        if (rc == 0) {
+            rc = nango_fold_drop_tombstones(f, &dropped);
+        }
+
+        if (rc == 0 && (folded->events || dropped)) {
+            rc = nango_fold_end(f, folded->applied);
+        }
+
+        code = nango_store_error(store, err, rc, "mdb_put()", "state");
+    }
+
+    if (code != NANGO_OK || (folded->events == 0 && !dropped)) {
+        mdb_txn_abort(f->txn);
+        return code;
+    }
+
+    return nango_store_commit(store, f->txn, err, "state");
+}
+
+
+static nango_rc_e
+nango_fold_log(nango_fold_t *f, const nango_fold_options_t *options,
+    nango_folded_t *folded, nango_error_t *err)
+{
+    int             rc;
+    size_t          bytes, max_events, max_bytes;
+    MDB_val         key, val;
+    MDB_txn        *txn;
+    uint64_t        sequence, not_understood;
+    MDB_cursor     *cursor;
+    nango_rc_e      code;
+    nango_store_t  *store;
+    unsigned char   buf[NANGO_SEQUENCE_LEN];
+
+    store = f->store;
+
+    rc = mdb_txn_begin(store->log, NULL, MDB_RDONLY, &txn);
+    if (rc != 0) {
+        return nango_store_error(store, err, rc, "mdb_txn_begin()", "log");
+    }
+
+    rc = mdb_cursor_open(txn, store->events, &cursor);
+    if (rc != 0) {
+        mdb_txn_abort(txn);
+        return nango_store_error(store, err, rc, "mdb_cursor_open()", "log");
+    }
+
+    code = NANGO_OK;
+    bytes = 0;
+    max_events = options->max_events ? options->max_events : NANGO_FOLD_EVENTS;
+    max_bytes = options->max_bytes ? options->max_bytes : NANGO_FOLD_BYTES;
+    not_understood = f->counts[NANGO_COUNT_NOT_UNDERSTOOD];
+
+    nango_put_be64(buf, folded->applied + 1);
+    key = nango_val(buf, NANGO_SEQUENCE_LEN);
+
+    rc = mdb_cursor_get(cursor, &key, &val, MDB_SET_RANGE);
+
+    while (rc == 0) {
+
+        if (key.mv_size != NANGO_SEQUENCE_LEN) {
+            rc = MDB_CORRUPTED;
+            break;
+        }
+
+        if (folded->events
+            && (folded->events >= max_events || bytes >= max_bytes
+                || f->writes >= NANGO_FOLD_WRITES))
+        {
+            folded->more = 1;
+            break;
+        }
+
+        sequence = nango_get_be64(key.mv_data);
+
+        if (folded->events == 0) {
+            folded->from = sequence;
+        }
+
+        folded->gap += sequence - folded->applied - 1;
+
+        rc = nango_fold_event(f, sequence,
+                              nango_str(val.mv_data, val.mv_size));
+        if (rc != 0) {
+            code = nango_store_error(store, err, rc, "mdb_put()", "state");
+            rc = 0;
+            break;
+        }
+
+        folded->events++;
+        folded->applied = sequence;
+        bytes += val.mv_size;
+
+        rc = mdb_cursor_get(cursor, &key, &val, MDB_NEXT);
+    }
+
+    mdb_cursor_close(cursor);
+    mdb_txn_abort(txn);
+
+    if (rc != 0 && rc != MDB_NOTFOUND) {
+        return nango_store_error(store, err, rc, "mdb_cursor_get()", "log");
+    }
+
+    folded->not_understood = f->counts[NANGO_COUNT_NOT_UNDERSTOOD]
+                             - not_understood;
+
+    f->counts[NANGO_COUNT_EVENTS] += folded->events;
+    f->counts[NANGO_COUNT_GAPS] += folded->gap;
+
+    return code;
+}
+
+
+/* LMDB's code: what is wrong with the event itself is counted. */
+
+static int
+nango_fold_event(nango_fold_t *f, uint64_t sequence, nango_str_t data)
+{
+    int             rc;
+    nango_event_t   event;
+    nango_record_t  rec;
+
+    if (nango_record_decode(&rec, data) != 0) {
+        f->counts[NANGO_COUNT_NOT_UNDERSTOOD]++;
+        return 0;
+    }
+
+    if (rec.body_file) {
+        nango_body_keep(f->store, rec.body);
+    }
+
+    if (rec.type != NANGO_TYPE_AUTH || rec.integration.len == 0
+        || rec.connection_id.len == 0)
+    {
+        return 0;
+    }
+
+    if (rec.body_file) {
+        rc = nango_fold_body_file(f, &rec, &event);
+
+        if (rc == ENOENT) {
+            f->counts[NANGO_COUNT_NOT_UNDERSTOOD]++;
+            return 0;
+        }
+
+    } else {
+        rc = (nango_event_parse(&event, rec.body) == 0) ? 0 : ENOMEM;
+    }
+
+    if (rc != 0) {
+        return rc;
+    }
+
+    rc = nango_fold_connection(f, sequence, &rec, &event);
+
+    nango_event_free(&event);
+
+    return rc;
+}
+
+
+/* ENOENT: there is no body of that length. */
+
+static int
+nango_fold_body_file(nango_fold_t *f, const nango_record_t *rec,
+    nango_event_t *event)
+{
+    int           fd, rc;
+    char          file[NANGO_BODY_NAME_LEN + 1];
+    void         *p;
+    size_t        len;
+    struct stat   sb;
+
+    memcpy(file, rec->body.data, NANGO_BODY_NAME_LEN);
+    file[NANGO_BODY_NAME_LEN] = '\0';
+
+    if (strchr(file, '/') != NULL) {
+        return ENOENT;
+    }
+
+    fd = openat(f->store->bodies, file, O_RDONLY|O_NOFOLLOW|O_CLOEXEC);
+    if (fd == -1) {
+
+        /* Too many open files are no fault of the event's. */
+
+        return (errno == EMFILE || errno == ENFILE || errno == ENOMEM)
+               ? errno : ENOENT;
+    }
+
+    if (fstat(fd, &sb) == -1 || !S_ISREG(sb.st_mode) || sb.st_size <= 0
+        || (uint64_t) sb.st_size != rec->body_len)
+    {
+        (void) close(fd);
+        return ENOENT;
+    }
+
+    len = (size_t) sb.st_size;
+
+    p = mmap(NULL, len, PROT_READ, MAP_PRIVATE, fd, 0);
+    rc = (p == MAP_FAILED) ? errno : 0;
+
+    (void) close(fd);
+
+    if (rc != 0) {
+        return rc;
+    }
+
+    rc = (nango_event_parse(event, nango_str(p, len)) == 0) ? 0 : ENOMEM;
+
+    (void) munmap(p, len);
+
+    return rc;
+}
+
+
+static int
+nango_fold_connection(nango_fold_t *f, uint64_t sequence,
+    const nango_record_t *rec, const nango_event_t *event)
+{
+    int             rc;
+    nango_effect_e  effect;
+
+    rc = nango_fold_before(f, rec);
+
+    if (rc == MDB_CORRUPTED) {
+        f->counts[NANGO_COUNT_NOT_UNDERSTOOD]++;
+        return 0;
+    }
+
+    if (rc != 0) {
+        return rc;
+    }
+
+    effect = nango_transition(&f->before, rec, event, sequence, &f->after);
+
+    switch (effect) {
+
+    case NANGO_EFFECT_NONE:
+
+        /* It meant a connection, but one that is unknown here. */
+
+        if (f->before.status == NANGO_STATUS_NONE
+            && rec->success != NANGO_SUCCESS_NONE
+            && (rec->operation == NANGO_OP_OVERRIDE
+                || rec->operation == NANGO_OP_REFRESH))
+        {
+            f->counts[NANGO_COUNT_IGNORED]++;
+        }
+
+        return 0;
+
+    case NANGO_EFFECT_IGNORED:
+        f->counts[NANGO_COUNT_IGNORED]++;
+        return 0;
+
+    default:
+        break;
+    }
+
+    rc = nango_fold_encode(f);
+
+    if (effect == NANGO_EFFECT_REPEAT) {
+        return (rc == 0) ? nango_fold_put(f) : rc;
+    }
+
+    f->counts[NANGO_COUNT_EFFECTIVE]++;
+
+    if (rc == 0) {
+        rc = nango_fold_keys(f);
+    }
+
+    if (rc == 0) {
+        rc = nango_fold_put(f);
+    }
+
+    if (rc == 0) {
+        rc = nango_fold_index(f);
+    }
+
+    if (rc == 0) {
+        rc = nango_fold_change(f, sequence);
+    }
+
+    if (rc == 0) {
+        rc = nango_fold_status(f, sequence, rec);
+    }
+
+    return rc;
+}
+
+
+/* MDB_CORRUPTED: there is a record, but not one that can be gone on from. */
+
+static int
+nango_fold_before(nango_fold_t *f, const nango_record_t *rec)
+{
+    int                  rc;
+    MDB_val              key, val;
+    unsigned char        k[NANGO_KEY_LEN];
+    nango_connection_t  *c;
+
+    c = &f->before;
+
+    if (nango_connection_key(k, rec->environment, rec->integration,
+                             rec->connection_id)
+        != 0)
+    {
+        return ENOMEM;
+    }
+
+    key = nango_val(k, NANGO_KEY_LEN);
+
+    rc = mdb_get(f->txn, f->store->connections, &key, &val);
+
+    if (rc == MDB_NOTFOUND) {
+        memset(c, 0, offsetof(nango_connection_t, tags));
+        memcpy(c->key, k, NANGO_KEY_LEN);
+        c->ntags = 0;
+        return 0;
+    }
+
+    if (rc != 0) {
+        return (rc == MDB_CORRUPTED) ? MDB_PAGE_NOTFOUND : rc;
+    }
+
+    if (nango_connection_decode(c, k, nango_str(val.mv_data, val.mv_size)) != 0
+        || !nango_str_eq(c->environment, rec->environment)
+        || !nango_str_eq(c->integration, rec->integration)
+        || !nango_str_eq(c->connection_id, rec->connection_id))
+    {
+        return MDB_CORRUPTED;
+    }
+
+    return 0;
+}
+
+
+static int
+nango_fold_encode(nango_fold_t *f)
+{
+    void    *p;
+    size_t   size;
+
+    f->len = nango_connection_size(&f->after);
+
+    if (f->len == 0) {
+        return EINVAL;
+    }
+
+    if (f->len > f->size) {
+        size = f->len * 2;
+
+        p = realloc(f->buf, size);
+        if (p == NULL) {
+            return ENOMEM;
+        }
+
+        f->buf = p;
+        f->size = size;
+    }
+
+    nango_connection_encode(&f->after, f->buf);
+
+    return 0;
+}
+
+
+/* Most events leave most tags as they were. */
+
+static int
+nango_fold_keys(nango_fold_t *f)
+{
+    size_t                     i, j;
+    const nango_tag_t         *tag;
+    const nango_connection_t  *after, *before;
+
+    after = &f->after;
+    before = &f->before;
+
+    for (i = 0; i < after->ntags; i++) {
+        tag = &after->tags[i];
+
+        if (nango_owner_key(f->keys_after[i], after->environment, tag->name,
+                            tag->value)
+            != 0)
+        {
+            return ENOMEM;
+        }
+    }
+
+    for (i = 0; i < before->ntags; i++) {
+        tag = &before->tags[i];
+
+        for (j = 0; j < after->ntags; j++) {
+
+            if (nango_str_eq(after->tags[j].name, tag->name)
+                && nango_str_eq(after->tags[j].value, tag->value))
+            {
+                break;
+            }
+        }
+
+        if (j < after->ntags) {
+            memcpy(f->keys_before[i], f->keys_after[j], NANGO_KEY_LEN);
+            continue;
+        }
+
+        if (nango_owner_key(f->keys_before[i], after->environment, tag->name,
+                            tag->value)
+            != 0)
+        {
+            return ENOMEM;
+        }
+    }
+
+    return 0;
+}
+
+
+static int
+nango_fold_put(nango_fold_t *f)
+{
+    MDB_val  key, val;
+
+    f->writes++;
+
+    key = nango_val(f->after.key, NANGO_KEY_LEN);
+    val = nango_val(f->buf, f->len);
+
+    return mdb_put(f->txn, f->store->connections, &key, &val, 0);
+}
+
+
+static int
+nango_fold_index(nango_fold_t *f)
+{
+    int     rc;
+    size_t  i, before, after;
+
+    before = nango_connection_indexed(&f->before) ? f->before.ntags : 0;
+    after = nango_connection_indexed(&f->after) ? f->after.ntags : 0;
+
+    for (i = 0; i < before; i++) {
+
+        if (nango_fold_has(f->keys_after, after, f->keys_before[i])) {
+            continue;
+        }
+
+        rc = nango_fold_owner(f, f->keys_before[i], 1);
+
+        if (rc != 0 && rc != MDB_NOTFOUND) {
+            return rc;
+        }
+    }
+
+    for (i = 0; i < after; i++) {
+
+        if (nango_fold_has(f->keys_before, before, f->keys_after[i])) {
+            continue;
+        }
+
+        rc = nango_fold_owner(f, f->keys_after[i], 0);
+
+        if (rc != 0) {
+            return rc;
+        }
+    }
+
+    return 0;
+}
+
+
+/* A connection that is in the index keeps its created sequence. */
+
+static int
+nango_fold_owner(nango_fold_t *f, const unsigned char owner[NANGO_KEY_LEN],
+    int del)
+{
+    MDB_val        key, val;
+    unsigned char  buf[NANGO_OWNERS_KEY_LEN];
+
+    f->writes++;
+
+    memcpy(buf, owner, NANGO_KEY_LEN);
+    nango_put_be64(buf + NANGO_KEY_LEN, ~f->after.created_sequence);
+
+    key = nango_val(buf, NANGO_OWNERS_KEY_LEN);
+
+    if (del) {
+        return mdb_del(f->txn, f->store->owners, &key, NULL);
+    }
+
+    val = nango_val(f->after.key, NANGO_KEY_LEN);
+
+    return mdb_put(f->txn, f->store->owners, &key, &val, 0);
+}
+
+
+static int
+nango_fold_has(unsigned char keys[][NANGO_KEY_LEN], size_t n,
+    const unsigned char key[NANGO_KEY_LEN])
+{
+    size_t  i;
+
+    for (i = 0; i < n; i++) {
+
+        if (memcmp(keys[i], key, NANGO_KEY_LEN) == 0) {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
+static int
+nango_fold_change(nango_fold_t *f, uint64_t sequence)
+{
+    int             rc;
+    size_t          i, n;
+    MDB_val         key, val;
+    unsigned char  *p, buf[NANGO_SEQUENCE_LEN];
+
+    n = f->after.ntags;
+
+    for (i = 0; i < f->before.ntags; i++) {
+
+        if (!nango_fold_has(f->keys_after, f->after.ntags,
+                            f->keys_before[i]))
+        {
+            n++;
+        }
+    }
+
+    nango_put_be64(buf, sequence);
+
+    key = nango_val(buf, NANGO_SEQUENCE_LEN);
+    val = nango_val(NULL, NANGO_CHANGE_OWNERS + n * NANGO_KEY_LEN);
+
+    rc = mdb_put(f->txn, f->store->changes, &key, &val,
+                 MDB_APPEND|MDB_RESERVE);
+    if (rc != 0) {
+        return rc;
+    }
+
+    p = val.mv_data;
+
+    nango_put_le(p, f->now_ms, 8);
+    memcpy(p + 8, f->after.key, NANGO_KEY_LEN);
+
+    p += NANGO_CHANGE_OWNERS;
+
+    for (i = 0; i < f->after.ntags; i++) {
+        memcpy(p, f->keys_after[i], NANGO_KEY_LEN);
+        p += NANGO_KEY_LEN;
+    }
+
+    for (i = 0; i < f->before.ntags; i++) {
+
+        if (!nango_fold_has(f->keys_after, f->after.ntags,
+                            f->keys_before[i]))
+        {
+            memcpy(p, f->keys_before[i], NANGO_KEY_LEN);
+            p += NANGO_KEY_LEN;
+        }
+    }
+
+    return 0;
+}
+
+
+/* Counts, and the list of tombstones. */
+
+static int
+nango_fold_status(nango_fold_t *f, uint64_t sequence,
+    const nango_record_t *rec)
+{
+    int             rc;
+    MDB_val         key, val;
+    unsigned char   buf[NANGO_SEQUENCE_LEN], tombstone[8 + NANGO_KEY_LEN];
+
+    static const nango_count_e  counts[] = {
+        NANGO_COUNT_N, NANGO_COUNT_VALID, NANGO_COUNT_INVALID,
+        NANGO_COUNT_TOMBSTONES
+    };
+
+    if (f->before.status == f->after.status) {
+        return 0;
+    }
+
+    if (f->before.status != NANGO_STATUS_NONE) {
+        f->counts[counts[f->before.status]]--;
+    }
+
+    f->counts[counts[f->after.status]]++;
+
+    key = nango_val(buf, NANGO_SEQUENCE_LEN);
+
+    if (f->before.status == NANGO_STATUS_DELETED) {
+
+        /* Nothing has changed it since it was deleted. */
+
+        nango_put_be64(buf, f->before.updated_sequence);
+
+        rc = mdb_del(f->txn, f->store->tombstones, &key, NULL);
+
+        return (rc == MDB_NOTFOUND) ? 0 : rc;
+    }
+
+    if (f->after.status != NANGO_STATUS_DELETED) {
+        return 0;
+    }
+
+    nango_put_be64(buf, sequence);
+    nango_put_le(tombstone, rec->received_at, 8);
+    memcpy(tombstone + 8, f->after.key, NANGO_KEY_LEN);
+
+    val = nango_val(tombstone, sizeof(tombstone));
+
+    return mdb_put(f->txn, f->store->tombstones, &key, &val, MDB_APPEND);
+}
+
+
+/*
+ * By the time of the fold, which is when those who wait could first see them.
+ * One from the future was left by a clock that has been set back.
+ */
+
+static int
+nango_fold_drop_changes(nango_fold_t *f, int *dropped)
+{
+    int             n, rc;
+    MDB_val         key, val;
+    uint64_t        time, sequence;
+    MDB_cursor     *cursor;
+    unsigned char   buf[8];
+
+    rc = mdb_cursor_open(f->txn, f->store->changes, &cursor);
+    if (rc != 0) {
+        return rc;
+    }
+
+    sequence = 0;
+
+    for (n = 0; n < NANGO_FOLD_DROP; n++) {
+        rc = mdb_cursor_get(cursor, &key, &val, MDB_FIRST);
+        if (rc != 0) {
+            break;
+        }
+
+        if (val.mv_size >= 8) {
+            time = nango_get_le(val.mv_data, 8);
+
+            if ((time <= f->now_ms ? f->now_ms - time : time - f->now_ms)
+                <= NANGO_CHANGES_MS)
+            {
+                break;
+            }
+        }
+
+        if (key.mv_size == NANGO_SEQUENCE_LEN) {
+            sequence = nango_get_be64(key.mv_data);
+        }
+
+        rc = mdb_cursor_del(cursor, 0);
+        if (rc != 0) {
+            break;
+        }
+    }
+
+    mdb_cursor_close(cursor);
+
+    if (rc != 0 && rc != MDB_NOTFOUND) {
+        return rc;
+    }
+
+    if (n == 0) {
+        return 0;
+    }
+
+    *dropped = 1;
+
+    nango_put_le(buf, sequence, 8);
+
+    return nango_meta_put(f->txn, f->store->state_meta, "forgotten", buf, 8);
+}
+
+
+static int
+nango_fold_drop_tombstones(nango_fold_t *f, int *dropped)
+{
+    int             n, rc;
+    MDB_val         key, val, copy;
+    uint64_t        time, sequence;
+    MDB_cursor     *cursor;
+    unsigned char   tombstone[8 + NANGO_KEY_LEN];
+
+    rc = mdb_cursor_open(f->txn, f->store->tombstones, &cursor);
+    if (rc != 0) {
+        return rc;
+    }
+
+    for (n = 0; n < NANGO_FOLD_DROP; n++) {
+        rc = mdb_cursor_get(cursor, &key, &val, MDB_FIRST);
+        if (rc != 0) {
+            break;
+        }
+
+        sequence = 0;
+        copy = nango_val(tombstone, 0);
+
+        if (key.mv_size == NANGO_SEQUENCE_LEN
+            && val.mv_size == sizeof(tombstone))
+        {
+            time = nango_get_le(val.mv_data, 8);
+
+            if (f->now_ms < time || f->now_ms - time <= f->retain_ms) {
+                break;
+            }
+
+            sequence = nango_get_be64(key.mv_data);
+            memcpy(tombstone, val.mv_data, sizeof(tombstone));
+            copy.mv_size = sizeof(tombstone);
+        }
+
+        rc = mdb_cursor_del(cursor, 0);
+
+        if (rc == 0 && copy.mv_size != 0) {
+            rc = nango_fold_drop_tombstone(f, sequence, copy);
+        }
+
+        if (rc != 0) {
+            break;
+        }
+    }
+
+    mdb_cursor_close(cursor);
+
+    if (n != 0) {
+        *dropped = 1;
+    }
+
+    return (rc == MDB_NOTFOUND) ? 0 : rc;
+}
+
+
+/* The connection itself, if it is still the one that was deleted then. */
+
+static int
+nango_fold_drop_tombstone(nango_fold_t *f, uint64_t sequence,
+    MDB_val tombstone)
+{
+    int                   rc;
+    MDB_val               key, val;
+    const unsigned char  *connection;
+
+    connection = (unsigned char *) tombstone.mv_data + 8;
+
+    key = nango_val(connection, NANGO_KEY_LEN);
+
+    rc = mdb_get(f->txn, f->store->connections, &key, &val);
+
+    if (rc == MDB_NOTFOUND) {
+        return 0;
+    }
+
+    if (rc != 0) {
+        return rc;
+    }
+
+    if (nango_connection_decode(&f->before, connection,
+                                nango_str(val.mv_data, val.mv_size))
+        != 0
+        || f->before.status != NANGO_STATUS_DELETED
+        || f->before.updated_sequence != sequence)
+    {
+        return 0;
+    }
+
+    f->counts[NANGO_COUNT_TOMBSTONES]--;
+
+    return mdb_del(f->txn, f->store->connections, &key, NULL);
+}
+
+
+static int
+nango_fold_end(nango_fold_t *f, uint64_t applied)
+{
+    int            i, rc;
+    unsigned char  buf[8 * NANGO_COUNT_N];
+
+    nango_put_le(buf, applied, 8);
+
+    rc = nango_meta_put(f->txn, f->store->state_meta, "applied", buf, 8);
+    if (rc != 0) {
+        return rc;
+    }
+
+    for (i = 0; i < NANGO_COUNT_N; i++) {
+        nango_put_le(buf + i * 8, f->counts[i], 8);
+    }
+
+    return nango_meta_put(f->txn, f->store->state_meta, "counts", buf,
+                          sizeof(buf));
+}

@@ -1,0 +1,1155 @@
+/*
+ * Copyright (C) nginx-nango authors
+ *
+ * Opening, and what has to be true before anything else may happen: log and
+ * state belong together, nobody newer has written them, and no sequence that
+ * the state knows can be given out again.  All of it is decided inside LMDB's
+ * write transactions, since several processes start at the same time.
+ *
+ * A process that opened an LMDB environment twice would lose its locks at the
+ * first close and overwrite the snapshots of others, so there is a list of
+ * what it has open.  Entries of a parent do not count: locks do not survive
+ * a fork, and a child that opens is a process of its own.
+ *
+ * Recovering is closing and opening again, whatever the trouble was: rare
+ * enough that one way, the one that every start takes, is better than two.
+ */
+
+
+#include "nango_tables.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+
+#define NANGO_STORE_MAXDBS  16
+#define NANGO_STORE_SPARE   (64 * 1024 * 1024)
+
+
+/* What is in a state, seen from the log's transaction. */
+typedef struct {
+    int                   complete;     /* nothing has to be made */
+    int                   identified;
+    unsigned char         id[NANGO_STORE_ID_LEN];
+    uint64_t              applied;
+} nango_store_look_t;
+
+
+static nango_rc_e nango_store_register(nango_store_t *store,
+    nango_error_t *err);
+static void nango_store_unregister(nango_store_t *store);
+static nango_rc_e nango_store_directories(nango_store_t *store,
+    nango_error_t *err);
+static nango_rc_e nango_store_attach(nango_store_t *store, nango_error_t *err);
+static void nango_store_detach(nango_store_t *store);
+static nango_rc_e nango_store_environment(nango_store_t *store, MDB_env **env,
+    const char *file, nango_error_t *err);
+static nango_rc_e nango_store_prepare(nango_store_t *store,
+    nango_error_t *err);
+static nango_rc_e nango_store_prepare_log(nango_store_t *store, MDB_txn *txn,
+    nango_store_look_t *look, nango_error_t *err);
+static nango_rc_e nango_store_prepare_state(nango_store_t *store,
+    MDB_txn *txn, nango_error_t *err);
+static nango_rc_e nango_store_look(nango_store_t *store,
+    nango_store_look_t *look, nango_error_t *err);
+static nango_rc_e nango_store_schema(nango_store_t *store, MDB_txn *txn,
+    MDB_dbi dbi, int make, nango_error_t *err, const char *file);
+static int nango_store_get_id(MDB_txn *txn, MDB_dbi dbi,
+    unsigned char id[NANGO_STORE_ID_LEN]);
+static nango_rc_e nango_store_foreign(nango_store_t *store,
+    nango_error_t *err);
+static uint64_t nango_store_txnid(nango_store_t *store, int state);
+static nango_rc_e nango_store_code(int rc);
+
+
+static pthread_mutex_t  nango_stores_mutex = PTHREAD_MUTEX_INITIALIZER;
+static nango_store_t   *nango_stores;
+
+
+nango_rc_e
+nango_store_open(nango_store_t **storep, const nango_store_options_t *options,
+    nango_error_t *err)
+{
+    size_t                len, page;
+    nango_rc_e            rc;
+    nango_store_t        *store;
+    pthread_rwlockattr_t  attr;
+
+    *storep = NULL;
+
+    len = strlen(options->path);
+
+    if (options->size > SIZE_MAX / 4) {
+        return nango_error_set(err, NANGO_EINVAL,
+                               "\"%s\" cannot have that size", options->path);
+    }
+
+    store = calloc(1, sizeof(nango_store_t) + len + 1);
+    if (store == NULL) {
+        return nango_error_set(err, NANGO_ENOMEM, "no memory for \"%s\"",
+                               options->path);
+    }
+
+    store->path = (char *) (store + 1);
+    store->path_len = len;
+    memcpy(store->path, options->path, len + 1);
+
+    page = (size_t) sysconf(_SC_PAGESIZE);
+
+    store->size = options->size;
+    store->map_size = store->size + store->size / 8 + NANGO_STORE_SPARE;
+    store->map_size = (store->map_size + page - 1) / page * page;
+
+    store->bodies = -1;
+    store->leader = -1;
+
+    /*
+     * Readers are many and short, and come again at once: without preference
+     * whoever wants to recover would not get in.
+     */
+
+    (void) pthread_rwlockattr_init(&attr);
+
+#ifdef __GLIBC__
+    (void) pthread_rwlockattr_setkind_np(&attr,
+                               PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+#endif
+
+    (void) pthread_rwlock_init(&store->lock, &attr);
+    (void) pthread_rwlockattr_destroy(&attr);
+    (void) pthread_mutex_init(&store->mutex, NULL);
+
+    rc = nango_store_register(store, err);
+
+    if (rc == NANGO_OK) {
+        rc = nango_store_directories(store, err);
+    }
+
+    if (rc == NANGO_OK) {
+        rc = nango_store_attach(store, err);
+    }
+
+    if (rc != NANGO_OK) {
+        nango_store_close(store);
+        return rc;
+    }
+
+    *storep = store;
+
+    return NANGO_OK;
+}
+
+
+void
+nango_store_close(nango_store_t *store)
+{
+    if (store == NULL) {
+        return;
+    }
+
+    nango_store_detach(store);
+    nango_store_unregister(store);
+
+    if (store->bodies != -1) {
+        (void) close(store->bodies);
+    }
+
+    if (store->leader != -1) {
+        (void) close(store->leader);
+    }
+
+    (void) pthread_mutex_destroy(&store->mutex);
+    (void) pthread_rwlock_destroy(&store->lock);
+
+    free(store);
+}
+
+
+static nango_rc_e
+nango_store_register(nango_store_t *store, nango_error_t *err)
+{
+    struct stat     sb;
+    nango_store_t  *other;
+
+    if (stat(store->path, &sb) == -1) {
+        return nango_store_error(store, err, errno, "stat()", NULL);
+    }
+
+    if (!S_ISDIR(sb.st_mode)) {
+        return nango_store_error(store, err, ENOTDIR, "stat()", NULL);
+    }
+
+    (void) pthread_mutex_lock(&nango_stores_mutex);
+
+    for (other = nango_stores; other; other = other->next) {
+
+        if (other->dev == sb.st_dev && other->ino == sb.st_ino
+            && other->pid == getpid())
+        {
+            break;
+        }
+    }
+
+    if (other == NULL) {
+        store->dev = sb.st_dev;
+        store->ino = sb.st_ino;
+        store->pid = getpid();
+        store->next = nango_stores;
+        nango_stores = store;
+    }
+
+    (void) pthread_mutex_unlock(&nango_stores_mutex);
+
+    if (other != NULL) {
+        return nango_error_set(err, NANGO_EINVAL,
+                               "\"%s\" is open already in this process",
+                               store->path);
+    }
+
+    return NANGO_OK;
+}
+
+
+static void
+nango_store_unregister(nango_store_t *store)
+{
+    nango_store_t  **p;
+
+    (void) pthread_mutex_lock(&nango_stores_mutex);
+
+    for (p = &nango_stores; *p; p = &(*p)->next) {
+
+        if (*p == store) {
+            *p = store->next;
+            break;
+        }
+    }
+
+    (void) pthread_mutex_unlock(&nango_stores_mutex);
+}
+
+
+static nango_rc_e
+nango_store_directories(nango_store_t *store, nango_error_t *err)
+{
+    int                 i, fd, rc;
+    const char         *func, *name;
+
+    static const char  *names[] = { "log", "state", "bodies", "temp" };
+
+    func = "open()";
+    name = NULL;
+    rc = 0;
+
+    fd = open(store->path, O_RDONLY|O_DIRECTORY|O_CLOEXEC);
+    if (fd == -1) {
+        return nango_store_error(store, err, errno, func, name);
+    }
+
+    for (i = 0; i < 4; i++) {
+
+        if (mkdirat(fd, names[i], 0700) == -1 && errno != EEXIST) {
+            rc = errno;
+            func = "mkdir()";
+            name = names[i];
+            goto done;
+        }
+    }
+
+    store->bodies = openat(fd, "bodies", O_RDONLY|O_DIRECTORY|O_CLOEXEC);
+
+    if (store->bodies == -1) {
+        rc = errno;
+        name = "bodies";
+        goto done;
+    }
+
+    /* The directories themselves have to outlive a power failure. */
+
+    func = "fsync()";
+    rc = nango_sync_directory(fd);
+
+done:
+
+    (void) close(fd);
+
+    return nango_store_error(store, err, rc, func, name);
+}
+
+
+static nango_rc_e
+nango_store_attach(nango_store_t *store, nango_error_t *err)
+{
+    nango_rc_e  rc;
+
+    atomic_store(&store->trouble, NANGO_OK);
+
+    rc = nango_store_environment(store, &store->log, "log", err);
+
+    if (rc == NANGO_OK) {
+        rc = nango_store_environment(store, &store->state, "state", err);
+    }
+
+    if (rc == NANGO_OK) {
+        rc = nango_store_prepare(store, err);
+    }
+
+    if (rc != NANGO_OK) {
+        nango_store_detach(store);
+        atomic_store(&store->trouble, NANGO_EBROKEN);
+    }
+
+    return rc;
+}
+
+
+/* Nobody is inside. */
+
+static void
+nango_store_detach(nango_store_t *store)
+{
+    nango_reader_t  *reader;
+
+    (void) pthread_mutex_lock(&store->mutex);
+
+    for (reader = store->readers; reader; reader = nango_reader_next(reader)) {
+        nango_reader_drop(reader);
+    }
+
+    if (store->state != NULL) {
+        mdb_env_close(store->state);
+        store->state = NULL;
+    }
+
+    if (store->log != NULL) {
+        mdb_env_close(store->log);
+        store->log = NULL;
+    }
+
+    (void) pthread_mutex_unlock(&store->mutex);
+}
+
+
+static nango_rc_e
+nango_store_environment(nango_store_t *store, MDB_env **envp,
+    const char *file, nango_error_t *err)
+{
+    int           rc, dir;
+    char         *path;
+    size_t        size;
+    MDB_env      *env;
+    MDB_envinfo   info;
+
+    size = store->path_len + sizeof("/") + strlen(file);
+
+    path = malloc(size);
+    if (path == NULL) {
+        return nango_store_error(store, err, ENOMEM, "malloc()", file);
+    }
+
+    (void) snprintf(path, size, "%s/%s", store->path, file);
+
+    rc = mdb_env_create(&env);
+    if (rc != 0) {
+        free(path);
+        return nango_store_error(store, err, rc, "mdb_env_create()", file);
+    }
+
+    *envp = env;
+
+    (void) mdb_env_set_maxreaders(env, NANGO_STORE_MAXREADERS);
+    (void) mdb_env_set_maxdbs(env, NANGO_STORE_MAXDBS);
+
+    rc = mdb_env_open(env, path, MDB_NOTLS, 0600);
+
+    if (rc != 0) {
+        free(path);
+
+        /* nango_store_detach() closes the environment, as LMDB asks. */
+
+        return nango_store_error(store, err, rc, "mdb_env_open()", file);
+    }
+
+    /* LMDB syncs its files, but not the directory that they are in. */
+
+    dir = open(path, O_RDONLY|O_DIRECTORY|O_CLOEXEC);
+    rc = (dir == -1) ? errno : nango_sync_directory(dir);
+
+    if (dir != -1) {
+        (void) close(dir);
+    }
+
+    free(path);
+
+    if (rc != 0) {
+        return nango_store_error(store, err, rc, "fsync()", file);
+    }
+
+    /*
+     * The map is as large as the largest that anybody has had; a smaller one
+     * would only have to be recovered from.
+     */
+
+    rc = mdb_env_info(env, &info);
+
+    if (rc == 0 && info.me_mapsize < store->map_size) {
+        rc = mdb_env_set_mapsize(env, store->map_size);
+    }
+
+    if (rc != 0) {
+        return nango_store_error(store, err, rc, "mdb_env_set_mapsize()",
+                                 file);
+    }
+
+    rc = mdb_reader_check(env, NULL);
+    if (rc != 0) {
+        return nango_store_error(store, err, rc, "mdb_reader_check()", file);
+    }
+
+    return NANGO_OK;
+}
+
+
+/*
+ * First the log, whose transaction decides, then the state.  Nothing holds
+ * the writer locks of both: a fold may take a second, and commits must not
+ * wait for it.
+ */
+
+static nango_rc_e
+nango_store_prepare(nango_store_t *store, nango_error_t *err)
+{
+    int                 rc;
+    MDB_txn            *txn;
+    nango_rc_e          code;
+    nango_store_look_t  look;
+
+    rc = mdb_txn_begin(store->log, NULL, 0, &txn);
+    if (rc != 0) {
+        return nango_store_error(store, err, rc, "mdb_txn_begin()", "log");
+    }
+
+    code = nango_store_prepare_log(store, txn, &look, err);
+
+    if (code != NANGO_OK) {
+        mdb_txn_abort(txn);
+        return code;
+    }
+
+    code = nango_store_commit(store, txn, err, "log");
+
+    if (code != NANGO_OK || look.complete) {
+        return code;
+    }
+
+    rc = mdb_txn_begin(store->state, NULL, 0, &txn);
+    if (rc != 0) {
+        return nango_store_error(store, err, rc, "mdb_txn_begin()", "state");
+    }
+
+    code = nango_store_prepare_state(store, txn, err);
+
+    if (code != NANGO_OK) {
+        mdb_txn_abort(txn);
+        return code;
+    }
+
+    return nango_store_commit(store, txn, err, "state");
+}
+
+
+static nango_rc_e
+nango_store_prepare_log(nango_store_t *store, MDB_txn *txn,
+    nango_store_look_t *look, nango_error_t *err)
+{
+    int            rc;
+    uint64_t       last;
+    nango_rc_e     code;
+    unsigned char  id[NANGO_STORE_ID_LEN], floor[8];
+
+    code = nango_store_look(store, look, err);
+    if (code != NANGO_OK) {
+        return code;
+    }
+
+    rc = mdb_dbi_open(txn, "meta", MDB_CREATE, &store->log_meta);
+
+    if (rc == 0) {
+        rc = mdb_dbi_open(txn, "events", MDB_CREATE, &store->events);
+    }
+
+    if (rc != 0) {
+        return nango_store_error(store, err, rc, "mdb_dbi_open()", "log");
+    }
+
+    code = nango_store_schema(store, txn, store->log_meta, 1, err, "log");
+    if (code != NANGO_OK) {
+        return code;
+    }
+
+    rc = nango_store_get_id(txn, store->log_meta, id);
+
+    if (rc == MDB_NOTFOUND) {
+
+        if (look->identified) {
+            memcpy(id, look->id, NANGO_STORE_ID_LEN);
+
+        } else if (getrandom(id, NANGO_STORE_ID_LEN, 0)
+                   != NANGO_STORE_ID_LEN)
+        {
+            return nango_store_error(store, err, errno, "getrandom()", "log");
+        }
+
+        rc = nango_meta_put(txn, store->log_meta, "store", id,
+                            NANGO_STORE_ID_LEN);
+    }
+
+    if (rc != 0) {
+        return nango_store_error(store, err, rc, "mdb_put()", "log");
+    }
+
+    if ((look->identified && memcmp(id, look->id, NANGO_STORE_ID_LEN) != 0)
+        || (store->identified
+            && memcmp(id, store->id, NANGO_STORE_ID_LEN) != 0))
+    {
+        return nango_store_foreign(store, err);
+    }
+
+    if (!store->identified) {
+        memcpy(store->id, id, NANGO_STORE_ID_LEN);
+        store->identified = 1;
+    }
+
+    rc = nango_log_last(txn, store, &last);
+
+    if (rc == 0 && look->applied > last) {
+        nango_put_le(floor, look->applied, 8);
+        rc = nango_meta_put(txn, store->log_meta, "floor", floor, 8);
+    }
+
+    if (rc != 0) {
+        return nango_store_error(store, err, rc, "mdb_put()", "log");
+    }
+
+    return NANGO_OK;
+}
+
+
+static nango_rc_e
+nango_store_prepare_state(nango_store_t *store, MDB_txn *txn,
+    nango_error_t *err)
+{
+    int            rc;
+    nango_rc_e     code;
+    unsigned char  id[NANGO_STORE_ID_LEN];
+
+    rc = mdb_dbi_open(txn, "meta", MDB_CREATE, &store->state_meta);
+
+    if (rc == 0) {
+        rc = mdb_dbi_open(txn, "connections", MDB_CREATE,
+                          &store->connections);
+    }
+
+    if (rc == 0) {
+        rc = mdb_dbi_open(txn, "owners", MDB_CREATE, &store->owners);
+    }
+
+    if (rc == 0) {
+        rc = mdb_dbi_open(txn, "changes", MDB_CREATE, &store->changes);
+    }
+
+    if (rc == 0) {
+        rc = mdb_dbi_open(txn, "tombstones", MDB_CREATE, &store->tombstones);
+    }
+
+    if (rc != 0) {
+        return nango_store_error(store, err, rc, "mdb_dbi_open()", "state");
+    }
+
+    code = nango_store_schema(store, txn, store->state_meta, 1, err, "state");
+    if (code != NANGO_OK) {
+        return code;
+    }
+
+    rc = nango_store_get_id(txn, store->state_meta, id);
+
+    if (rc == MDB_NOTFOUND) {
+        memcpy(id, store->id, NANGO_STORE_ID_LEN);
+        rc = nango_meta_put(txn, store->state_meta, "store", id,
+                            NANGO_STORE_ID_LEN);
+    }
+
+    if (rc != 0) {
+        return nango_store_error(store, err, rc, "mdb_put()", "state");
+    }
+
+    if (memcmp(id, store->id, NANGO_STORE_ID_LEN) != 0) {
+        return nango_store_foreign(store, err);
+    }
+
+    return NANGO_OK;
+}
+
+
+/*
+ * Opens the tables that are there; the others are made later.  A handle is
+ * kept by committing, also where there is nothing to write.
+ */
+
+static nango_rc_e
+nango_store_look(nango_store_t *store, nango_store_look_t *look,
+    nango_error_t *err)
+{
+    int          rc;
+    MDB_txn     *txn;
+    nango_rc_e   code;
+
+    memset(look, 0, sizeof(nango_store_look_t));
+
+    rc = mdb_txn_begin(store->state, NULL, MDB_RDONLY, &txn);
+    if (rc != 0) {
+        return nango_store_error(store, err, rc, "mdb_txn_begin()", "state");
+    }
+
+    rc = mdb_dbi_open(txn, "meta", 0, &store->state_meta);
+
+    if (rc == 0) {
+        code = nango_store_schema(store, txn, store->state_meta, 0, err,
+                                  "state");
+        if (code != NANGO_OK) {
+            mdb_txn_abort(txn);
+            return code;
+        }
+
+        rc = nango_store_get_id(txn, store->state_meta, look->id);
+    }
+
+    if (rc == 0) {
+        look->identified = 1;
+        rc = nango_meta_u64(txn, store->state_meta, "applied",
+                            &look->applied);
+    }
+
+    if (rc == 0) {
+        rc = mdb_dbi_open(txn, "connections", 0, &store->connections);
+    }
+
+    if (rc == 0) {
+        rc = mdb_dbi_open(txn, "owners", 0, &store->owners);
+    }
+
+    if (rc == 0) {
+        rc = mdb_dbi_open(txn, "changes", 0, &store->changes);
+    }
+
+    if (rc == 0) {
+        rc = mdb_dbi_open(txn, "tombstones", 0, &store->tombstones);
+    }
+
+    if (rc != 0 && rc != MDB_NOTFOUND) {
+        mdb_txn_abort(txn);
+        return nango_store_error(store, err, rc, "mdb_dbi_open()", "state");
+    }
+
+    look->complete = (rc == 0);
+
+    rc = mdb_txn_commit(txn);
+    if (rc != 0) {
+        return nango_store_error(store, err, rc, "mdb_txn_commit()", "state");
+    }
+
+    return NANGO_OK;
+}
+
+
+static nango_rc_e
+nango_store_schema(nango_store_t *store, MDB_txn *txn, MDB_dbi dbi, int make,
+    nango_error_t *err, const char *file)
+{
+    int            rc;
+    uint64_t       schema;
+    MDB_val        key, val;
+    unsigned char  buf[4];
+
+    key = nango_val("schema", sizeof("schema") - 1);
+
+    rc = mdb_get(txn, dbi, &key, &val);
+
+    if (rc == MDB_NOTFOUND) {
+
+        if (!make) {
+            return NANGO_OK;
+        }
+
+        nango_put_le(buf, NANGO_STORE_SCHEMA, 4);
+        rc = nango_meta_put(txn, dbi, "schema", buf, 4);
+
+        if (rc == 0) {
+            return NANGO_OK;
+        }
+
+    } else if (rc == 0 && val.mv_size != 4) {
+        rc = MDB_CORRUPTED;
+    }
+
+    if (rc != 0) {
+        return nango_store_error(store, err, rc, "mdb_get()", file);
+    }
+
+    schema = nango_get_le(val.mv_data, 4);
+
+    if (schema > NANGO_STORE_SCHEMA) {
+        return nango_error_set(err, NANGO_EVERSION,
+                               "\"%s/%s\" was written by a newer version "
+                               "(schema %u, known is %u)",
+                               store->path, file, (unsigned) schema,
+                               NANGO_STORE_SCHEMA);
+    }
+
+    return NANGO_OK;
+}
+
+
+static int
+nango_store_get_id(MDB_txn *txn, MDB_dbi dbi,
+    unsigned char id[NANGO_STORE_ID_LEN])
+{
+    int      rc;
+    MDB_val  key, val;
+
+    key = nango_val("store", sizeof("store") - 1);
+
+    rc = mdb_get(txn, dbi, &key, &val);
+
+    if (rc == 0) {
+
+        if (val.mv_size != NANGO_STORE_ID_LEN) {
+            return MDB_CORRUPTED;
+        }
+
+        memcpy(id, val.mv_data, NANGO_STORE_ID_LEN);
+    }
+
+    return rc;
+}
+
+
+static nango_rc_e
+nango_store_foreign(nango_store_t *store, nango_error_t *err)
+{
+    return nango_error_set(err, NANGO_EFOREIGN,
+                           "\"%s/log\" and \"%s/state\" belong to different "
+                           "stores", store->path, store->path);
+}
+
+
+void
+nango_store_enter(nango_store_t *store)
+{
+    (void) pthread_rwlock_rdlock(&store->lock);
+}
+
+
+int
+nango_store_try_enter(nango_store_t *store)
+{
+    return pthread_rwlock_tryrdlock(&store->lock) == 0;
+}
+
+
+void
+nango_store_leave(nango_store_t *store)
+{
+    (void) pthread_rwlock_unlock(&store->lock);
+}
+
+
+nango_rc_e
+nango_store_inside(nango_store_t *store, nango_error_t *err)
+{
+    nango_store_enter(store);
+
+    if (store->log != NULL) {
+        return NANGO_OK;
+    }
+
+    nango_store_leave(store);
+
+    return nango_error_set(err, NANGO_EBROKEN,
+                           "\"%s\" is closed until it can be opened again",
+                           store->path);
+}
+
+
+nango_rc_e
+nango_store_recover(nango_store_t *store, nango_error_t *err)
+{
+    nango_rc_e  rc;
+
+    if (!nango_store_needs_recovery(store)) {
+        return NANGO_OK;
+    }
+
+    rc = NANGO_OK;
+
+    (void) pthread_rwlock_wrlock(&store->lock);
+
+    /* Somebody else may have been quicker. */
+
+    if (nango_store_needs_recovery(store)) {
+        nango_store_detach(store);
+        rc = nango_store_attach(store, err);
+    }
+
+    (void) pthread_rwlock_unlock(&store->lock);
+
+    return rc;
+}
+
+
+int
+nango_store_needs_recovery(nango_store_t *store)
+{
+    return atomic_load(&store->trouble) != NANGO_OK;
+}
+
+
+const unsigned char *
+nango_store_id(const nango_store_t *store)
+{
+    return store->id;
+}
+
+
+const char *
+nango_store_path(const nango_store_t *store)
+{
+    return store->path;
+}
+
+
+uint64_t
+nango_store_log_txnid(nango_store_t *store)
+{
+    return nango_store_txnid(store, 0);
+}
+
+
+uint64_t
+nango_store_state_txnid(nango_store_t *store)
+{
+    return nango_store_txnid(store, 1);
+}
+
+
+static uint64_t
+nango_store_txnid(nango_store_t *store, int state)
+{
+    MDB_env      *env;
+    uint64_t      txnid;
+    MDB_envinfo   info;
+
+    if (!nango_store_try_enter(store)) {
+        return 0;
+    }
+
+    txnid = 0;
+    env = state ? store->state : store->log;
+
+    if (env != NULL && mdb_env_info(env, &info) == 0) {
+        txnid = info.me_last_txnid;
+    }
+
+    nango_store_leave(store);
+
+    return txnid;
+}
+
+
+int
+nango_store_lead(nango_store_t *store, nango_error_t *err)
+{
+    char    *path;
+    size_t   size;
+
+    if (store->leading) {
+        return 1;
+    }
+
+    if (store->leader == -1) {
+        size = store->path_len + sizeof("/leader");
+
+        path = malloc(size);
+        if (path == NULL) {
+            (void) nango_store_error(store, err, ENOMEM, "malloc()", "leader");
+            return -1;
+        }
+
+        (void) snprintf(path, size, "%s/leader", store->path);
+
+        store->leader = open(path, O_RDWR|O_CREAT|O_CLOEXEC, 0600);
+
+        free(path);
+
+        if (store->leader == -1) {
+            (void) nango_store_error(store, err, errno, "open()", "leader");
+            return -1;
+        }
+    }
+
+    if (flock(store->leader, LOCK_EX|LOCK_NB) == -1) {
+
+        if (errno == EWOULDBLOCK || errno == EINTR) {
+            return 0;
+        }
+
+        (void) nango_store_error(store, err, errno, "flock()", "leader");
+        return -1;
+    }
+
+    store->leading = 1;
+
+    return 1;
+}
+
+
+void
+nango_store_resign(nango_store_t *store)
+{
+    if (!store->leading) {
+        return;
+    }
+
+    store->leading = 0;
+    (void) flock(store->leader, LOCK_UN);
+}
+
+
+int
+nango_store_check_readers(nango_store_t *store)
+{
+    int  rc, log, state;
+
+    if (nango_store_inside(store, NULL) != NANGO_OK) {
+        return -1;
+    }
+
+    log = 0;
+    state = 0;
+
+    rc = mdb_reader_check(store->log, &log);
+
+    if (rc == 0) {
+        rc = mdb_reader_check(store->state, &state);
+    }
+
+    if (rc != 0) {
+        (void) nango_store_error(store, NULL, rc, "mdb_reader_check()", NULL);
+    }
+
+    nango_store_leave(store);
+
+    return (rc == 0) ? log + state : -1;
+}
+
+
+/*
+ * LMDB 0.9.24 frees the transaction whether the commit succeeds or not.  If
+ * the pages could not be written or synced, nothing refers to them and the
+ * next transaction writes its own; if the meta page could not, LMDB refuses
+ * everything from then on (MDB_PANIC) and wants to be opened again.  There is
+ * no function that tells, so ask for a transaction.
+ */
+
+nango_rc_e
+nango_store_commit(nango_store_t *store, MDB_txn *txn, nango_error_t *err,
+    const char *file)
+{
+    int          rc;
+    MDB_env     *env;
+    MDB_txn     *probe;
+    nango_rc_e   code;
+
+    env = mdb_txn_env(txn);
+
+    rc = mdb_txn_commit(txn);
+    if (rc == 0) {
+        return NANGO_OK;
+    }
+
+    code = nango_store_error(store, err, rc, "mdb_txn_commit()", file);
+
+    rc = mdb_txn_begin(env, NULL, MDB_RDONLY, &probe);
+
+    if (rc == 0) {
+        mdb_txn_abort(probe);
+        return code;
+    }
+
+    if (nango_store_code(rc) != NANGO_EBROKEN) {
+        return code;
+    }
+
+    atomic_store(&store->trouble, NANGO_EBROKEN);
+
+    if (err != NULL) {
+        err->code = NANGO_EBROKEN;
+    }
+
+    return NANGO_EBROKEN;
+}
+
+
+int
+nango_meta_u64(MDB_txn *txn, MDB_dbi dbi, const char *name, uint64_t *value)
+{
+    int      rc;
+    MDB_val  key, val;
+
+    *value = 0;
+
+    key = nango_val(name, strlen(name));
+
+    rc = mdb_get(txn, dbi, &key, &val);
+
+    if (rc == MDB_NOTFOUND) {
+        return 0;
+    }
+
+    if (rc == 0) {
+
+        if (val.mv_size != 8) {
+            return MDB_CORRUPTED;
+        }
+
+        *value = nango_get_le(val.mv_data, 8);
+    }
+
+    return rc;
+}
+
+
+int
+nango_meta_put(MDB_txn *txn, MDB_dbi dbi, const char *name, const void *data,
+    size_t len)
+{
+    MDB_val  key, val;
+
+    key = nango_val(name, strlen(name));
+    val = nango_val(data, len);
+
+    return mdb_put(txn, dbi, &key, &val, 0);
+}
+
+
+int
+nango_sync_directory(int fd)
+{
+    /* EINVAL: a file system whose directories need none. */
+
+    return (fsync(fd) == 0 || errno == EINVAL) ? 0 : errno;
+}
+
+
+nango_rc_e
+nango_store_error(nango_store_t *store, nango_error_t *err, int rc,
+    const char *func, const char *file)
+{
+    nango_rc_e   code;
+    const char  *slash;
+
+    if (rc == 0) {
+        return NANGO_OK;
+    }
+
+    code = nango_store_code(rc);
+
+    if (code == NANGO_EBROKEN || code == NANGO_ERESIZED) {
+        atomic_store(&store->trouble, code);
+    }
+
+    slash = (file != NULL) ? "/" : "";
+    file = (file != NULL) ? file : "";
+
+    /* LMDB's own words begin with the name of the code. */
+
+    if (rc > 0) {
+        return nango_error_set(err, code, "%s \"%s%s%s\" failed (%d: %s)",
+                               func, store->path, slash, file, rc,
+                               mdb_strerror(rc));
+    }
+
+    return nango_error_set(err, code, "%s \"%s%s%s\" failed (%s)",
+                           func, store->path, slash, file, mdb_strerror(rc));
+}
+
+
+nango_rc_e
+nango_error_set(nango_error_t *err, nango_rc_e code, const char *fmt, ...)
+{
+    va_list  args;
+
+    if (err == NULL) {
+        return code;
+    }
+
+    err->code = code;
+
+    va_start(args, fmt);
+    (void) vsnprintf(err->text, sizeof(err->text), fmt, args);
+    va_end(args);
+
+    return code;
+}
+
+
+static nango_rc_e
+nango_store_code(int rc)
+{
+    switch (rc) {
+
+    case ENOMEM:
+        return NANGO_ENOMEM;
+
+    case MDB_MAP_FULL:
+    case ENOSPC:
+    case EDQUOT:
+    case EFBIG:
+        return NANGO_EFULL;
+
+    case MDB_PANIC:
+    case MDB_BAD_RSLOT:
+    case MDB_BAD_TXN:
+    case MDB_BAD_DBI:
+        return NANGO_EBROKEN;
+
+    case MDB_MAP_RESIZED:
+        return NANGO_ERESIZED;
+
+    case MDB_CORRUPTED:
+    case MDB_PAGE_NOTFOUND:
+    case MDB_PAGE_FULL:
+    case MDB_CURSOR_FULL:
+    case MDB_INVALID:
+    case MDB_INCOMPATIBLE:
+    case MDB_NOTFOUND:
+    case MDB_KEYEXIST:
+        return NANGO_EDAMAGED;
+
+    case MDB_VERSION_MISMATCH:
+        return NANGO_EVERSION;
+
+    case MDB_BAD_VALSIZE:
+        return NANGO_EINVAL;
+
+    default:
+        return NANGO_EIO;
+    }
+}
