@@ -341,7 +341,7 @@ static nango_rc_e
 nango_store_environment(nango_store_t *store, MDB_env **envp,
     const char *file, nango_error_t *err)
 {
-    int           rc, dir;
+    int           rc, fd, dir;
     char         *path;
     size_t        size;
     MDB_env      *env;
@@ -375,6 +375,12 @@ nango_store_environment(nango_store_t *store, MDB_env **envp,
         /* nango_store_detach() closes the environment, as LMDB asks. */
 
         return nango_store_error(store, err, rc, "mdb_env_open()", file);
+    }
+
+    /* LMDB opens its data file, and only that, for programs to inherit. */
+
+    if (mdb_env_get_fd(env, &fd) == 0) {
+        (void) fcntl(fd, F_SETFD, FD_CLOEXEC);
     }
 
     /* LMDB syncs its files, but not the directory that they are in. */
