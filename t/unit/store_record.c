@@ -542,6 +542,9 @@ garbage_in_a_connection_never_reaches_outside(void **state)
 }
 
 
+#define unit(f)  cmocka_unit_test(f)
+
+
 int
 main(void)
 {
