@@ -184,7 +184,7 @@ job_make(const event_t *e)
                    "{\"type\":\"%s\",\"operation\":\"%s\",\"success\":%s,"
                    "\"connectionId\":\"%s\",\"providerConfigKey\":\"%s\","
                    "\"provider\":\"%s\",\"tags\":%s,"
-                   "\"error\":{\"type\":\"%s\",\"description\":\"of %s\"},"
+                   "\"error\":{\"type\":\"%s\",\"description\":\"%s%s\"},"
                    "\"pad\":\"",
                    nango_type_name(rec.type), nango_op_name(e->op),
                    e->success == NANGO_SUCCESS_TRUE ? "true"
@@ -193,7 +193,8 @@ job_make(const event_t *e)
                    e->integration ? e->integration : "github",
                    e->provider ? e->provider : "github",
                    e->tags ? e->tags : "{}",
-                   e->error ? e->error : "", e->error ? e->error : "");
+                   e->error ? e->error : "", e->error ? "of " : "",
+                   e->error ? e->error : "");
 
     memset(body + len, 'x', e->pad);
     len += e->pad;
