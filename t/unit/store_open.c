@@ -470,6 +470,7 @@ a_file_that_is_no_database_is_damage(void **state)
 
     snprintf(path, sizeof(path), "%s/log/data.mdb", directory);
     fd = open(path, O_WRONLY);
+    memset(path, 'x', sizeof(path));
     assert_int_equal(pwrite(fd, path, 200, 0), 200);
     assert_int_equal(pwrite(fd, path, 200, 4096), 200);
     close(fd);
@@ -481,6 +482,7 @@ a_file_that_is_no_database_is_damage(void **state)
 
 typedef struct {
     int                   go;
+    int                   going;
     int                   out;
 } starter_t;
 
@@ -494,6 +496,8 @@ starter_child(void *data)
     event_t          e;
     uint64_t         sequence;
     nango_store_t   *store;
+
+    close(s->going);
 
     if (read(s->go, &c, 1) != 0 || store_try(&store, SIZE) != NANGO_OK) {
         return 1;
@@ -528,16 +532,11 @@ processes_that_start_together_make_one_store(void **state)
         assert_int_equal(pipe(out), 0);
 
         s.go = go[0];
+        s.going = go[1];
         s.out = out[1];
 
         for (i = 0; i < 6; i++) {
-            fflush(NULL);
-            pids[i] = fork();
-
-            if (pids[i] == 0) {
-                close(go[1]);
-                _exit(starter_child(&s));
-            }
+            pids[i] = spawn(starter_child, &s);
         }
 
         close(go[0]);

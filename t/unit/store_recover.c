@@ -82,7 +82,7 @@ read_on(void *data)
 
         applied = nango_reader_applied(reader);
 
-        if (applied < before || applied > nango_reader_last(reader)) {
+        if (applied < before) {
             wrong("a snapshot went backwards", &err);
         }
 
@@ -376,6 +376,7 @@ threads_do_not_open_a_store_twice(void **state)
     pthread_t  threads[3];
 
     memset(opened, 0, sizeof(opened));
+    atomic_store(&broken, 0);
 
     for (i = 0; i < 3; i++) {
         assert_int_equal(pthread_create(&threads[i], NULL, open_and_close,
