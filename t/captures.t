@@ -16,6 +16,7 @@ our $Config = <<'EOF';
 EOF
 
 add_block_preprocessor(\&NangoTest::prepare);
+check_accum_error_log();
 no_long_string();
 no_shuffle();
 run_tests();
@@ -94,10 +95,10 @@ __DATA__
 === TEST 6: of a known one it is the end of its validity, with the error
 --- config eval: $::Config
 --- request eval
-our $created = event('creation', 'true',
+$::created = event('creation', 'true',
                      'b4d976af-e09d-4d43-9207-51a9f386c5b6',
                      integration => 'test-oauth2', end_user_id => 'user-42');
-[webhook($created), webhook(capture_body('oauth2-refresh-error')),
+[webhook($::created), webhook(capture_body('oauth2-refresh-error')),
  'GET /connections']
 --- more_headers eval
 [signature($::created), capture_headers('oauth2-refresh-error'),

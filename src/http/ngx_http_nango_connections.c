@@ -27,6 +27,7 @@
 typedef struct {
     ngx_http_request_t    *request;
     ngx_nango_wait_t       wait;
+    ngx_msec_t             deadline;
     ngx_array_t            owners;      /* nango_tag_t */
 
     /* The query. */
@@ -48,7 +49,9 @@ static const char *ngx_http_nango_connections_query(ngx_http_request_t *r,
 static ngx_int_t ngx_http_nango_arg(ngx_http_request_t *r, const char *name,
     ngx_str_t *value);
 static ngx_int_t ngx_http_nango_connections_run(ngx_http_request_t *r,
-    ngx_http_nango_connections_t *q, ngx_uint_t may_wait);
+    ngx_http_nango_connections_t *q);
+static ngx_uint_t ngx_http_nango_connections_wait(
+    ngx_http_nango_connections_t *q, uint64_t sequence);
 static void ngx_http_nango_connections_wake(ngx_nango_wait_t *wait);
 static void ngx_http_nango_connections_cleanup(void *data);
 static ngx_int_t ngx_http_nango_connections_one(ngx_http_request_t *r,
@@ -134,7 +137,9 @@ ngx_http_nango_connections_handler(ngx_http_request_t *r)
         return rc;
     }
 
-    rc = ngx_http_nango_connections_run(r, q, 1);
+    q->deadline = ngx_current_msec + NGX_HTTP_NANGO_FOLD_WAIT;
+
+    rc = ngx_http_nango_connections_run(r, q);
 
     if (rc == NGX_AGAIN) {
         r->main->count++;
@@ -266,7 +271,7 @@ ngx_http_nango_arg(ngx_http_request_t *r, const char *name, ngx_str_t *value)
 
 static ngx_int_t
 ngx_http_nango_connections_run(ngx_http_request_t *r,
-    ngx_http_nango_connections_t *q, ngx_uint_t may_wait)
+    ngx_http_nango_connections_t *q)
 {
     json_t          *json;
     uint64_t         last;
@@ -277,6 +282,13 @@ ngx_http_nango_connections_run(ngx_http_request_t *r,
     reader = ngx_nango_store_snapshot();
 
     if (reader == NULL) {
+
+        if (ngx_nango_store_opening()
+            && ngx_http_nango_connections_wait(q, 0))
+        {
+            return NGX_AGAIN;
+        }
+
         return ngx_http_nango_error(r, NGX_HTTP_SERVICE_UNAVAILABLE,
                                     "store_unavailable",
                                     "Connections cannot be read now");
@@ -284,16 +296,10 @@ ngx_http_nango_connections_run(ngx_http_request_t *r,
 
     last = nango_reader_last(reader);
 
-    if (may_wait && last > nango_reader_applied(reader)) {
-
+    if (last > nango_reader_applied(reader)
+        && ngx_http_nango_connections_wait(q, last))
+    {
         nango_reader_end(reader);
-
-        q->wait.handler = ngx_http_nango_connections_wake;
-        q->wait.data = q;
-        q->waiting = 1;
-
-        ngx_nango_store_wait(&q->wait, last, NGX_HTTP_NANGO_FOLD_WAIT);
-
         return NGX_AGAIN;
     }
 
@@ -334,9 +340,40 @@ ngx_http_nango_connections_run(ngx_http_request_t *r,
 }
 
 
+/* 0: it has waited long enough, and is answered from what is there. */
+
+static ngx_uint_t
+ngx_http_nango_connections_wait(ngx_http_nango_connections_t *q,
+    uint64_t sequence)
+{
+    ngx_msec_int_t  left;
+
+    left = (ngx_msec_int_t) (q->deadline - ngx_current_msec);
+
+    if (left <= 0) {
+        return 0;
+    }
+
+    /* What came while it waited is not waited for. */
+
+    if (q->wait.sequence && sequence > q->wait.sequence) {
+        return 0;
+    }
+
+    q->wait.handler = ngx_http_nango_connections_wake;
+    q->wait.data = q;
+    q->waiting = 1;
+
+    ngx_nango_store_wait(&q->wait, sequence, left);
+
+    return 1;
+}
+
+
 static void
 ngx_http_nango_connections_wake(ngx_nango_wait_t *wait)
 {
+    ngx_int_t                      rc;
     ngx_http_request_t            *r;
     ngx_http_nango_connections_t  *q;
 
@@ -345,7 +382,11 @@ ngx_http_nango_connections_wake(ngx_nango_wait_t *wait)
 
     q->waiting = 0;
 
-    ngx_http_nango_finish(r, ngx_http_nango_connections_run(r, q, 0));
+    rc = ngx_http_nango_connections_run(r, q);
+
+    if (rc != NGX_AGAIN) {
+        ngx_http_nango_finish(r, rc);
+    }
 }
 
 
@@ -633,27 +674,28 @@ ngx_http_nango_json_hex(const u_char *data, size_t len)
 }
 
 
+/*
+ * Twice, for its length first: jansson 2.14's json_dumps() does not notice
+ * that there is no memory for a member's name.
+ */
+
 static ngx_int_t
 ngx_http_nango_json_text(ngx_http_request_t *r, json_t *json, ngx_str_t *text)
 {
-    char                *p;
-    ngx_pool_cleanup_t  *cln;
+    text->len = json_dumpb(json, NULL, 0, JSON_COMPACT);
 
-    cln = ngx_pool_cleanup_add(r->pool, 0);
-    if (cln == NULL) {
+    if (text->len == 0) {
         return NGX_ERROR;
     }
 
-    p = json_dumps(json, JSON_COMPACT);
-    if (p == NULL) {
+    text->data = ngx_pnalloc(r->pool, text->len);
+
+    if (text->data == NULL
+        || json_dumpb(json, (char *) text->data, text->len, JSON_COMPACT)
+           != text->len)
+    {
         return NGX_ERROR;
     }
-
-    cln->handler = free;
-    cln->data = p;
-
-    text->data = (u_char *) p;
-    text->len = ngx_strlen(p);
 
     return NGX_OK;
 }

@@ -25,6 +25,10 @@
 
 #define NGX_HTTP_NANGO_MAX_BODY      (75 * 1024 * 1024)
 
+/* A longer body is a file. */
+#define NGX_HTTP_NANGO_MEMORY        (128 * 1024)
+
+#define NGX_HTTP_NANGO_OPEN_WAIT     5000
 #define NGX_HTTP_NANGO_TASK_TIMEOUT  60000
 
 
@@ -34,6 +38,9 @@ typedef struct {
     u_char                     mac[NANGO_HMAC_LEN];
     uint64_t                   received_at;
     ngx_nango_job_t           *job;         /* submitted */
+    ngx_nango_wait_t           wait;        /* for the store to be opened */
+    unsigned                   waiting:1;
+    unsigned                   waited:1;
     unsigned                   gone:1;      /* nobody waits for an answer */
 } ngx_http_nango_webhook_t;
 
@@ -64,6 +71,7 @@ static ngx_int_t ngx_http_nango_webhook_forged(ngx_http_request_t *r);
 static void ngx_http_nango_webhook_body_handler(ngx_http_request_t *r);
 static ngx_int_t ngx_http_nango_webhook_memory(ngx_http_request_t *r);
 static ngx_int_t ngx_http_nango_webhook_file(ngx_http_request_t *r);
+static void ngx_http_nango_webhook_open(ngx_nango_wait_t *wait);
 static void ngx_http_nango_webhook_thread(void *data, ngx_log_t *log);
 static void ngx_http_nango_webhook_thread_done(ngx_event_t *ev);
 static void ngx_http_nango_webhook_task_cleanup(void *data);
@@ -184,7 +192,7 @@ ngx_http_nango_webhook_merge(ngx_conf_t *cf, ngx_http_nango_loc_conf_t *conf)
     nmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_nango_module);
 
     clcf->client_max_body_size = 0;
-    clcf->client_body_buffer_size = NANGO_RECORD_BODY_MAX;
+    clcf->client_body_buffer_size = NGX_HTTP_NANGO_MEMORY;
     clcf->client_body_in_file_only = 0;
     clcf->client_body_in_single_buffer = 0;
     clcf->client_body_temp_path = nmcf->temp_path;
@@ -258,6 +266,22 @@ ngx_http_nango_webhook_handler(ngx_http_request_t *r)
     cln->data = w;
 
     ctx->state = w;
+
+    /*
+     * A file has a name, to be renamed by; without these it is unlinked as
+     * soon as it is open.  It goes with the request if it was not renamed.
+     */
+
+    r->request_body_in_persistent_file = 1;
+    r->request_body_in_clean_file = 1;
+
+    /* nginx's buffer would take a quarter more than it was told. */
+
+    if (r->headers_in.content_length_n > NGX_HTTP_NANGO_MEMORY) {
+        r->request_body_in_file_only = 1;
+    }
+
+    r->request_body_file_log_level = NGX_LOG_INFO;
 
     rc = ngx_http_read_client_request_body(r,
                                           ngx_http_nango_webhook_body_handler);
@@ -490,6 +514,22 @@ ngx_http_nango_webhook_file(ngx_http_request_t *r)
     w = ctx->state;
     tf = r->request_body->temp_file;
 
+    if (ngx_nango_store() == NULL) {
+
+        if (w->waited || !ngx_nango_store_opening()) {
+            return ngx_http_nango_webhook_unavailable(r);
+        }
+
+        w->waited = 1;
+        w->waiting = 1;
+        w->wait.handler = ngx_http_nango_webhook_open;
+        w->wait.data = w;
+
+        ngx_nango_store_wait(&w->wait, 0, NGX_HTTP_NANGO_OPEN_WAIT);
+
+        return NGX_AGAIN;
+    }
+
     tp = ngx_thread_pool_get((ngx_cycle_t *) ngx_cycle, &name);
     task = ngx_thread_task_alloc(r->pool,
                                  sizeof(ngx_http_nango_webhook_task_t));
@@ -503,6 +543,7 @@ ngx_http_nango_webhook_file(ngx_http_request_t *r)
 
     t->request = r;
     t->store = ngx_nango_store();
+
     t->environment = w->environment;
     t->fd = tf->file.fd;
     t->path = tf->file.name;
@@ -515,6 +556,7 @@ ngx_http_nango_webhook_file(ngx_http_request_t *r)
     task->handler = ngx_http_nango_webhook_thread;
     task->event.data = t;
     task->event.handler = ngx_http_nango_webhook_thread_done;
+    task->event.log = r->connection->log;
 
     if (ngx_thread_task_post(tp, task) != NGX_OK) {
         return ngx_http_nango_webhook_unavailable(r);
@@ -533,6 +575,26 @@ ngx_http_nango_webhook_file(ngx_http_request_t *r)
     ngx_add_timer(&task->event, NGX_HTTP_NANGO_TASK_TIMEOUT);
 
     return NGX_AGAIN;
+}
+
+
+static void
+ngx_http_nango_webhook_open(ngx_nango_wait_t *wait)
+{
+    ngx_int_t                  rc;
+    ngx_http_request_t        *r;
+    ngx_http_nango_webhook_t  *w;
+
+    w = wait->data;
+    r = w->request;
+
+    w->waiting = 0;
+
+    rc = ngx_http_nango_webhook_file(r);
+
+    if (rc != NGX_AGAIN) {
+        ngx_http_nango_finish(r, rc);
+    }
 }
 
 
@@ -738,7 +800,6 @@ ngx_http_nango_webhook_submit(ngx_http_request_t *r, nango_event_t *event,
     u_char                     headers[NANGO_RECORD_HEADERS_MAX];
     size_t                     size;
     ngx_int_t                  rc;
-    nango_store_t             *store;
     nango_record_t             rec;
     ngx_nango_job_t           *job;
     ngx_http_nango_ctx_t      *ctx;
@@ -816,16 +877,11 @@ failed:
 
     /* A body that was adopted is an orphan for the leader to sweep. */
 
-    store = ngx_nango_store();
-
-    if (rc == NGX_BUSY) {
-        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                      "nango: the queue of webhooks is full");
-
-    } else if (store == NULL) {
-        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                      "nango: the store is not open");
-    }
+    ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                  "nango: the webhook cannot be stored: %s",
+                  rc == NGX_BUSY ? "too many wait already"
+                  : rc == NGX_DECLINED ? "the store is not open"
+                                       : "no memory");
 
     return ngx_http_nango_webhook_unavailable(r);
 }
@@ -902,6 +958,11 @@ ngx_http_nango_webhook_cleanup(void *data)
     ngx_http_nango_webhook_t *w = data;
 
     w->gone = 1;
+
+    if (w->waiting) {
+        ngx_nango_store_wait_cancel(&w->wait);
+        w->waiting = 0;
+    }
 
     if (w->job) {
         w->job->handler = NULL;

@@ -510,6 +510,12 @@ ngx_nango_curl_header(char *data, size_t size, size_t n, void *user)
         /* Headers of a 100 or of an earlier try do not count. */
         t->retry_after = -1;
         t->json = 0;
+        t->headers = 0;
+        return len;
+    }
+
+    if (len <= 2) {
+        t->headers = 1;
         return len;
     }
 
@@ -762,7 +768,17 @@ ngx_nango_curl_complete(ngx_nango_transfer_t *t, CURLcode code)
     switch (code) {
 
     case CURLE_OK:
-        t->outcome = NGX_NANGO_TRANSFER_DONE;
+
+        /* To libcurl a reply that is cut in its headers is whole. */
+
+        if (t->headers) {
+            t->outcome = NGX_NANGO_TRANSFER_DONE;
+
+        } else {
+            t->outcome = NGX_NANGO_TRANSFER_UNAVAILABLE;
+            t->error = "the reply was cut off";
+        }
+
         break;
 
     case CURLE_OPERATION_TIMEDOUT:

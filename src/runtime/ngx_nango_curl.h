@@ -60,6 +60,7 @@ struct ngx_nango_transfer_s {
     unsigned                  active:1;
     unsigned                  starved:1;
     unsigned                  too_large:1;
+    unsigned                  headers:1;    /* all of them have come */
 };
 
 

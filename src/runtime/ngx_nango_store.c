@@ -29,6 +29,13 @@
 #define NGX_NANGO_FOLD_STUCK   (1000 * 1000)
 
 
+typedef enum {
+    NGX_NANGO_STORE_OPENING = 0,
+    NGX_NANGO_STORE_OPEN,
+    NGX_NANGO_STORE_FAILED          /* and tried again */
+} ngx_nango_store_state_e;
+
+
 typedef struct {
     /* Constant while the thread runs. */
     ngx_nango_store_conf_t  *conf;
@@ -49,6 +56,7 @@ typedef struct {
     ngx_uint_t               stop;
     ngx_uint_t               recover;
     nango_store_t           *store;
+    ngx_nango_store_state_e  state;
 
     /* The event loop's. */
     nango_store_t           *open;          /* what it has seen of store */
@@ -72,6 +80,7 @@ static ngx_int_t ngx_nango_store_start(ngx_cycle_t *cycle,
 static void ngx_nango_store_hint_close(void *data);
 static void *ngx_nango_committer_cycle(void *data);
 static ngx_uint_t ngx_nango_committer_open(ngx_nango_committer_t *cm);
+static void ngx_nango_committer_refuse(ngx_nango_committer_t *cm);
 static ngx_uint_t ngx_nango_committer_sleep(ngx_nango_committer_t *cm, int ms);
 static ngx_nango_job_t *ngx_nango_committer_batch(ngx_nango_committer_t *cm,
     nango_write_t **writes, size_t *n, ngx_uint_t *stop);
@@ -402,6 +411,7 @@ ngx_nango_committer_open(ngx_nango_committer_t *cm)
         }
 
         ngx_nango_committer_error(cm, &err);
+        ngx_nango_committer_refuse(cm);
 
         if (ngx_nango_committer_sleep(cm, NGX_NANGO_RETRY_OPEN)) {
             return 0;
@@ -419,9 +429,40 @@ ngx_nango_committer_open(ngx_nango_committer_t *cm)
 
     (void) pthread_mutex_lock(&cm->mutex);
     cm->store = store;
+    cm->state = NGX_NANGO_STORE_OPEN;
     (void) pthread_mutex_unlock(&cm->mutex);
 
     return 1;
+}
+
+
+/* What was queued while there was hope. */
+
+static void
+ngx_nango_committer_refuse(ngx_nango_committer_t *cm)
+{
+    ngx_nango_job_t  *jobs, *job;
+
+    (void) pthread_mutex_lock(&cm->mutex);
+
+    cm->state = NGX_NANGO_STORE_FAILED;
+
+    jobs = cm->queue;
+    cm->queue = NULL;
+    cm->queue_last = &cm->queue;
+    cm->queued = 0;
+
+    (void) pthread_mutex_unlock(&cm->mutex);
+
+    if (jobs == NULL) {
+        return;
+    }
+
+    for (job = jobs; job; job = job->next) {
+        job->write.result = NANGO_WRITE_FAILED;
+    }
+
+    ngx_nango_committer_done(cm, jobs);
 }
 
 
@@ -678,20 +719,43 @@ ngx_nango_store_done_handler(ngx_event_t *ev)
 ngx_uint_t
 ngx_nango_store_ready(void)
 {
-    size_t                  queued;
+    ngx_uint_t              ready;
     ngx_nango_committer_t  *cm;
 
     cm = ngx_nango_committer;
 
-    if (ngx_nango_store() == NULL) {
+    if (cm == NULL) {
         return 0;
     }
 
     (void) pthread_mutex_lock(&cm->mutex);
-    queued = cm->queued;
+
+    ready = (cm->state != NGX_NANGO_STORE_FAILED
+             && cm->queued < NGX_NANGO_QUEUE_MAX);
+
     (void) pthread_mutex_unlock(&cm->mutex);
 
-    return queued < NGX_NANGO_QUEUE_MAX;
+    return ready;
+}
+
+
+ngx_uint_t
+ngx_nango_store_opening(void)
+{
+    ngx_uint_t              opening;
+    ngx_nango_committer_t  *cm;
+
+    cm = ngx_nango_committer;
+
+    if (cm == NULL) {
+        return 0;
+    }
+
+    (void) pthread_mutex_lock(&cm->mutex);
+    opening = (cm->state == NGX_NANGO_STORE_OPENING);
+    (void) pthread_mutex_unlock(&cm->mutex);
+
+    return opening;
 }
 
 
@@ -750,7 +814,7 @@ ngx_nango_job_submit(ngx_nango_job_t *job)
 
     cm = ngx_nango_committer;
 
-    if (ngx_nango_store() == NULL) {
+    if (cm == NULL) {
         return NGX_DECLINED;
     }
 
@@ -758,6 +822,11 @@ ngx_nango_job_submit(ngx_nango_job_t *job)
     job->submitted = ngx_nango_ticks();
 
     (void) pthread_mutex_lock(&cm->mutex);
+
+    if (cm->state == NGX_NANGO_STORE_FAILED) {
+        (void) pthread_mutex_unlock(&cm->mutex);
+        return NGX_DECLINED;
+    }
 
     if (cm->queued + job->write.len > NGX_NANGO_QUEUE_MAX) {
         (void) pthread_mutex_unlock(&cm->mutex);
@@ -892,7 +961,7 @@ ngx_nango_store_wait_handler(ngx_event_t *ev)
         wait = ngx_queue_data(q, ngx_nango_wait_t, queue);
         q = ngx_queue_next(q);
 
-        if (wait->sequence <= applied
+        if ((reader && wait->sequence <= applied)
             || (ngx_msec_int_t) (wait->deadline - ngx_current_msec) <= 0)
         {
             ngx_queue_remove(&wait->queue);

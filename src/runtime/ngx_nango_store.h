@@ -58,8 +58,14 @@ void ngx_nango_store_exit(ngx_cycle_t *cycle);
 ngx_int_t ngx_nango_store_share(ngx_cycle_t *cycle);
 
 
-/* Whether webhooks can be taken now. */
+/*
+ * Whether webhooks can be taken now: the store is open or just being opened
+ * for the first time, when jobs are queued, and there is room in the queue.
+ */
 ngx_uint_t ngx_nango_store_ready(void);
+
+/* Not open yet, and not known to be bad: worth waiting for. */
+ngx_uint_t ngx_nango_store_opening(void);
 
 /* NULL until the store is open.  May be used on other threads. */
 nango_store_t *ngx_nango_store(void);
@@ -79,8 +85,8 @@ nango_reader_t *ngx_nango_store_snapshot(void);
 
 
 /*
- * Waits until what was acknowledged before the call is in the state, at most
- * for timeout ms; then calls handler, from the loop.
+ * Waits until the store can be read and sequence is in the state, at most for
+ * timeout ms; then calls handler, from the loop.
  */
 typedef struct ngx_nango_wait_s  ngx_nango_wait_t;
 

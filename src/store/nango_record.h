@@ -17,8 +17,8 @@
 #define NANGO_RECORD_VERSION     1
 #define NANGO_RECORD_HEADERS_MAX (16 * 1024)
 
-/* A body longer than this is a file in PATH/bodies. */
-#define NANGO_RECORD_BODY_MAX    (128 * 1024)
+/* What a record may hold of a body; the longest are files in PATH/bodies. */
+#define NANGO_RECORD_BODY_MAX    (256 * 1024)
 
 /* A body file's name: 32 hex digits. */
 #define NANGO_BODY_NAME_LEN      32

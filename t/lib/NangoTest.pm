@@ -12,13 +12,14 @@ use warnings;
 
 use Cwd qw(abs_path);
 use Digest::SHA qw(hmac_sha256_hex);
-use Exporter qw(import);
+use Exporter ();
 use File::Basename qw(dirname);
-use IO::Socket::INET;
+use HTTP::Tiny;
 
+our @ISA = qw(Exporter);
 our @EXPORT = qw(
-    $KEY $API_KEY capture_body capture_headers event hmac settle signature
-    sim_start webhook
+    $KEY $API_KEY capture_body capture_headers event fault hmac signature
+    sim sim_start webhook
 );
 
 # The key that the captures are signed with, and one for the API.
@@ -39,6 +40,13 @@ BEGIN {
     $ENV{TEST_NGINX_T} = "$root/t";
     $ENV{TEST_NGINX_NANGO_API} = 'http://127.0.0.1:1'
         if !defined $ENV{TEST_NGINX_NANGO_API};
+}
+
+
+# Sections with "eval" are evaluated in Test::Base's own package.
+sub import {
+    NangoTest->export_to_level(1, @_);
+    NangoTest->Exporter::export('Test::Base::Filter');
 }
 
 
@@ -119,9 +127,29 @@ sub capture_headers {
 }
 
 
-# For "init": gives the worker's committer time to open a store.
-sub settle {
-    select undef, undef, undef, 0.2;
+# A command to the simulator: sim('reset', '{}').
+sub sim {
+    my ($command, $json) = @_;
+
+    my $answer = HTTP::Tiny->new(timeout => 10)->post(
+        "$ENV{TEST_NGINX_NANGO_API}/_sim/$command",
+        { headers => { 'Content-Type' => 'application/json' },
+          content => defined $json ? $json : '{}' });
+
+    die "the simulator: $answer->{status} $answer->{content}"
+        if !$answer->{success};
+
+    return $answer->{content};
+}
+
+
+# For "init": a fresh simulator with a fault for requests for sessions.
+sub fault {
+    my ($effect) = @_;
+
+    sim('reset');
+    sim('faults', '{"faults":[{"method":"POST","path":"/connect/sessions",'
+                  . $effect . '}]}');
 }
 
 
@@ -129,13 +157,17 @@ sub settle {
 sub sim_start {
     my (@options) = @_;
 
+    # A copy, since $$ would be looked up in the child.
+    my $parent = $$;
+
     my $pid = open my $out, '-|', 'node', "$T/sim/server.js", '--port', 0,
-              '--parent', $$, '--api-key', $API_KEY, '--signing-key', $KEY,
-              @options;
+              '--parent', "$parent", '--api-key', $API_KEY,
+              '--signing-key', $KEY, @options;
 
     die "the simulator could not be started: $!" if !$pid;
 
-    push @processes, $pid;
+    # The handle as well: closing it would wait for the process.
+    push @processes, { pid => $pid, out => $out };
 
     my $line = <$out>;
 
@@ -151,8 +183,8 @@ sub sim_start {
 END {
     my $status = $?;
 
-    kill 'TERM', $_ for @processes;
-    waitpid $_, 0 for @processes;
+    kill 'TERM', $_->{pid} for @processes;
+    close $_->{out} for @processes;
 
     $? = $status;
 }
