@@ -131,7 +131,7 @@ ngx_nango_leader_cycle(void *data)
     ngx_nango_leader_t *l = data;
 
     int              ms, lead;
-    uint64_t         busy, txnid, seen;
+    uint64_t         busy, seen;
     ngx_uint_t       i;
     nango_error_t    err;
     nango_folded_t   folded;
@@ -163,18 +163,11 @@ ngx_nango_leader_cycle(void *data)
 
         ngx_nango_leader_housekeeping(l);
 
-        txnid = nango_store_log_txnid(l->store);
-
-        if (txnid == seen && txnid != 0) {
+        if (seen && nango_store_log_txnid(l->store) == seen) {
             ms = (ngx_nango_ticks() - busy < 1000000) ? NGX_NANGO_LOOK_BUSY
                                                       : NGX_NANGO_LOOK_IDLE;
             continue;
         }
-
-        /*
-         * Read before folding: what is committed meanwhile has a later id
-         * and is looked at again.
-         */
 
         if (ngx_nango_leader_fold(l, &folded) != NANGO_OK) {
             ms = NGX_NANGO_LOOK_IDLE;
@@ -185,13 +178,16 @@ ngx_nango_leader_cycle(void *data)
             busy = ngx_nango_ticks();
         }
 
-        if (!folded.more) {
-            seen = txnid;
-        }
-
         ms = 0;
 
-        if (folded.more || folded.events == 0) {
+        if (folded.more) {
+            continue;
+        }
+
+        seen = folded.log_txnid;
+
+        if (folded.events == 0) {
+            ms = NGX_NANGO_LOOK_BUSY;
             continue;
         }
 

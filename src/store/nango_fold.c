@@ -205,6 +205,8 @@ nango_fold_log(nango_fold_t *f, const nango_fold_options_t *options,
         return nango_store_error(store, err, rc, "mdb_cursor_open()", "log");
     }
 
+    folded->log_txnid = mdb_txn_id(txn);
+
     code = NANGO_OK;
     bytes = 0;
     max_events = options->max_events ? options->max_events : NANGO_FOLD_EVENTS;

@@ -40,6 +40,13 @@ typedef struct {
     uint64_t              not_understood;
     uint64_t              gap;          /* sequences missing before from */
     int                   more;         /* the log holds more */
+
+    /*
+     * The transaction of the log that was looked at.  Whoever looks for news
+     * compares this, not an id that was read before: LMDB shows a commit's id
+     * a moment before a reader can see its data.
+     */
+    uint64_t              log_txnid;
 } nango_folded_t;
 
 
