@@ -208,8 +208,7 @@ ngx_http_nango_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_conf_merge_ptr_value(conf->owners, prev->owners, NULL);
     ngx_conf_merge_ptr_value(conf->integrations, prev->integrations, NULL);
     ngx_conf_merge_bitmask_value(conf->expose, prev->expose,
-                                 (NGX_CONF_BITMASK_SET
-                                  |NGX_HTTP_NANGO_EXPOSE_NONE));
+                                 NGX_CONF_BITMASK_SET);
     ngx_conf_merge_value(conf->session_reuse, prev->session_reuse, 30);
 
     rv = ngx_http_nango_tags_merge(cf, prev, conf);

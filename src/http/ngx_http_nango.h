@@ -49,9 +49,9 @@ typedef struct {
 } ngx_http_nango_endpoint_t;
 
 
-#define NGX_HTTP_NANGO_EXPOSE_NONE           0
-#define NGX_HTTP_NANGO_EXPOSE_CONNECTION_ID  1
-#define NGX_HTTP_NANGO_EXPOSE_TAGS           2
+/* The lowest bit of a mask is nginx's own NGX_CONF_BITMASK_SET. */
+#define NGX_HTTP_NANGO_EXPOSE_CONNECTION_ID  0x0002
+#define NGX_HTTP_NANGO_EXPOSE_TAGS           0x0004
 
 
 typedef struct {
