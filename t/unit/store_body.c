@@ -17,7 +17,7 @@ received(char path[PATH_MAX], const char *text, int *fd)
 {
     static int  n;
 
-    snprintf(path, PATH_MAX, "%.4000s/temp/%d", directory, n++);
+    snprintf(path, PATH_MAX, "%.4000s/temp/%024d", directory, n++);
 
     *fd = open(path, O_RDWR|O_CREAT|O_EXCL, 0600);
     assert_true(*fd >= 0);
@@ -140,7 +140,8 @@ static void
 names_from_outside_stay_inside(void **state)
 {
     int             fd;
-    char            path[PATH_MAX];
+    char            path[PATH_MAX], name[NANGO_BODY_NAME_LEN + 1];
+    event_t         e;
     nango_store_t  *store;
 
     store = store_open();
@@ -148,10 +149,19 @@ names_from_outside_stay_inside(void **state)
     received(path, "x", &fd);
     close(fd);
 
-    nango_body_remove(store, S("../temp/0"));
-    nango_body_remove(store, S("../././././././././././././temp/0"));
+    snprintf(name, sizeof(name), "../temp/%s", strrchr(path, '/') + 1);
+    assert_int_equal(strlen(name), NANGO_BODY_NAME_LEN);
+
+    nango_body_remove(store, Z(name));
+    nango_body_remove(store, S("../temp"));
     nango_body_remove(store, S(""));
     assert_int_equal(access(path, F_OK), 0);
+
+    /* nor does the fold read what is elsewhere */
+
+    e = naming(name, 1);
+    append(store, &e);
+    assert_sequence(fold(store).not_understood, 1);
 
     nango_store_close(store);
 }

@@ -830,7 +830,7 @@ assert_model(nango_store_t *store, const world_t *w)
 {
     int                  i, j, n, rc;
     char                 id[16], value[16];
-    unsigned             hmac, statuses[128];
+    unsigned             statuses[128];
     nango_tag_t          tag;
     nango_owned_t       *o;
     nango_counts_t       sum;
@@ -860,8 +860,7 @@ assert_model(nango_store_t *store, const world_t *w)
         assert_sequence(c.created_sequence, m->created);
         assert_sequence(c.updated_sequence, m->updated);
         assert_int_equal(c.repeats, m->repeats);
-        memcpy(&hmac, c.creation_hmac, sizeof(hmac));
-        assert_int_equal(hmac, m->creation);
+        assert_int_equal(hmac_number(c.creation_hmac), m->creation);
 
         assert_int_equal(c.ntags, m->owner == -1 ? 0 : 2);
 

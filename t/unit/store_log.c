@@ -219,6 +219,80 @@ a_scan_sees_what_was_committed(void **state)
 }
 
 
+typedef struct {
+    int                   records;
+    int                   damaged;
+    uint64_t              last;
+} odd_t;
+
+
+static int
+odd_handler(void *data, uint64_t sequence, const nango_record_t *record)
+{
+    odd_t *odd = data;
+
+    odd->last = sequence;
+
+    if (record != NULL) {
+        odd->records++;
+
+    } else {
+        odd->damaged++;
+    }
+
+    return 0;
+}
+
+
+static void
+a_scan_passes_over_what_is_of_later(void **state)
+{
+    int              i;
+    odd_t            odd;
+    MDB_txn         *txn;
+    MDB_val          key, val;
+    nango_store_t   *store;
+    unsigned char    sequence[8];
+    nango_writer_t  *w;
+
+    store = store_open();
+    w = writer_of(store);
+
+    for (i = 1; i <= 4; i++) {
+        commit(w, webhook(i, 0), STORED);
+    }
+
+    assert_int_equal(mdb_txn_begin(store->log, NULL, 0, &txn), 0);
+    key = nango_val(sequence, 8);
+
+    nango_put_be64(sequence, 2);
+    val = nango_val("\x02later", 6);
+    assert_int_equal(mdb_put(txn, store->events, &key, &val, 0), 0);
+
+    nango_put_be64(sequence, 3);
+    val = nango_val("\x01torn", 5);
+    assert_int_equal(mdb_put(txn, store->events, &key, &val, 0), 0);
+
+    assert_int_equal(mdb_txn_commit(txn), 0);
+
+    memset(&odd, 0, sizeof(odd));
+    assert_int_equal(nango_log_scan(store, 0, odd_handler, &odd, &failure), 0);
+    assert_int_equal(odd.records, 2);
+    assert_int_equal(odd.damaged, 1);
+    assert_sequence(odd.last, 4);
+
+    /* and so does a writer that looks for duplicates */
+
+    nango_writer_free(w);
+    w = writer_of(store);
+    commit(w, webhook(1, 0), DUPLICATE);
+    commit(w, webhook(2, 0), STORED);
+
+    nango_writer_free(w);
+    nango_store_close(store);
+}
+
+
 static void
 a_repeat_is_a_duplicate(void **state)
 {
@@ -404,7 +478,7 @@ static void
 environments_of_any_number_and_length_are_known(void **state)
 {
     int              i;
-    char             name[64 + 40];
+    char             name[64 + 20 + 1];
     event_t          e;
     nango_store_t   *store;
     nango_writer_t  *w, *other;
@@ -414,16 +488,18 @@ environments_of_any_number_and_length_are_known(void **state)
     other = writer_of(store);
 
     for (i = 0; i < 40; i++) {
-        memset(name, 'e', 50 + i);
-        name[50 + i] = '\0';
+        memset(name, 'e', sizeof(name));
+        name[50 + i / 2] = "ab"[i % 2];
+        name[50 + i / 2 + 1] = '\0';
         e = webhook(1, 0);
         e.environment = name;
         commit(w, e, STORED);
     }
 
     for (i = 0; i < 40; i++) {
-        memset(name, 'e', 50 + i);
-        name[50 + i] = '\0';
+        memset(name, 'e', sizeof(name));
+        name[50 + i / 2] = "ab"[i % 2];
+        name[50 + i / 2 + 1] = '\0';
         e = webhook(1, 0);
         e.environment = name;
         assert_sequence(commit(other, e, DUPLICATE), i + 1);
@@ -466,6 +542,8 @@ forwards_and_unknown_types_are_never_duplicates(void **state)
     assert_sequence(commit(other, e, STORED), 6);
     e.type = NANGO_TYPE_ASYNC_ACTION;
     assert_sequence(commit(other, e, DUPLICATE), 6);
+    e.type = NANGO_TYPE_FORWARD;
+    commit(other, e, STORED);
 
     nango_writer_free(w);
     nango_writer_free(other);
@@ -627,11 +705,10 @@ the_table_grows(void **state)
 
 
 static void
-what_is_not_compared_costs_no_time(void **state)
+a_flood_of_the_same_bytes_is_survived(void **state)
 {
     int              i, j;
     event_t          e;
-    clock_t          begin;
     nango_store_t   *store;
     nango_write_t   *jobs[256];
     nango_writer_t  *w;
@@ -646,8 +723,6 @@ what_is_not_compared_costs_no_time(void **state)
         jobs[j] = job_make(&e);
     }
 
-    begin = clock();
-
     for (i = 0; i < 80; i++) {
         assert_ok(nango_log_commit(w, jobs, 256, &failure));
     }
@@ -656,14 +731,8 @@ what_is_not_compared_costs_no_time(void **state)
         job_free(jobs[j]);
     }
 
-    for (i = 0; i < 1000; i++) {
-        commit(w, webhook(1, 0), DUPLICATE);
-        commit(w, webhook(1, 0), DUPLICATE);
-    }
-
-    /* chains of 20,000 that are walked would take many times as long */
-
-    assert_true((clock() - begin) / CLOCKS_PER_SEC < 10);
+    commit(w, webhook(1, REMEMBER), DUPLICATE);
+    commit(w, webhook(1, REMEMBER + 1), STORED);
 
     nango_writer_free(w);
     nango_store_close(store);
@@ -1162,7 +1231,7 @@ seen_handler(void *data, uint64_t sequence, const nango_record_t *record)
         return -2;
     }
 
-    memcpy(&hmac, record->hmac, sizeof(hmac));
+    hmac = hmac_number(record->hmac);
 
     if (hmac >= s->size) {
         return -2;
@@ -1285,6 +1354,7 @@ main(void)
         store_unit(sequences_grow_by_one),
         store_unit(a_batch_of_nothing_is_fine),
         store_unit(a_scan_sees_what_was_committed),
+        store_unit(a_scan_passes_over_what_is_of_later),
         store_unit(a_repeat_is_a_duplicate),
         store_unit(a_repeat_in_the_same_batch_is_a_duplicate),
         store_unit(a_batch_of_duplicates_writes_nothing),
@@ -1299,7 +1369,7 @@ main(void)
         store_unit(a_new_writer_knows_the_last_minutes),
         store_unit(a_writer_that_remembers_nothing_has_no_duplicates),
         store_unit(the_table_grows),
-        store_unit(what_is_not_compared_costs_no_time),
+        store_unit(a_flood_of_the_same_bytes_is_survived),
         store_unit(after_a_failed_sync_nothing_is_remembered),
         store_unit(a_full_disk_is_full),
         store_unit(after_a_failed_commit_the_store_is_recovered),

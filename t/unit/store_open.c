@@ -591,6 +591,32 @@ a_larger_map_is_kept(void **state)
 
 
 static void
+there_is_room_for_tables_of_later(void **state)
+{
+    int             i;
+    char            name[16];
+    MDB_txn        *txn;
+    MDB_dbi         dbi;
+    nango_store_t  *store;
+
+    store = store_open();
+
+    assert_int_equal(mdb_txn_begin(store->state, NULL, 0, &txn), 0);
+
+    for (i = 5; i < 16; i++) {
+        snprintf(name, sizeof(name), "later%d", i);
+        assert_int_equal(mdb_dbi_open(txn, name, MDB_CREATE, &dbi), 0);
+    }
+
+    assert_int_equal(mdb_txn_commit(txn), 0);
+    nango_store_close(store);
+
+    store = store_open();
+    nango_store_close(store);
+}
+
+
+static void
 transaction_ids_tell_of_commits(void **state)
 {
     event_t         e;
@@ -823,6 +849,7 @@ main(void)
         store_unit(processes_that_start_together_make_one_store),
         store_unit(a_size_nobody_has_is_refused),
         store_unit(a_larger_map_is_kept),
+        store_unit(there_is_room_for_tables_of_later),
         store_unit(transaction_ids_tell_of_commits),
         store_unit(one_process_leads),
         store_unit(a_killed_leader_leads_no_longer),

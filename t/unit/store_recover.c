@@ -193,7 +193,7 @@ count_handler(void *data, uint64_t sequence, const nango_record_t *record)
 
     /* each once, and in their order */
 
-    memcpy(&hmac, record->hmac, sizeof(hmac));
+    hmac = hmac_number(record->hmac);
 
     if (hmac != *last + 1 || sequence != hmac) {
         return -2;

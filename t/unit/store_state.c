@@ -388,20 +388,39 @@ static void
 the_floor_counts_as_last(void **state)
 {
     plain_t          all[5];
+    event_t          e;
     nango_store_t   *store;
     nango_reader_t  *reader;
 
     memset(all, 0, sizeof(all));
     store = store_open();
+    make_all(store, all, 1);
+    nango_store_close(store);
+
+    rename_below("log", "old");
+
+    store = store_open();
     make_all(store, all, 5);
     nango_store_close(store);
 
+    /* an older log has a last one, and it is not what counts */
+
     remove_below("log");
+    rename_below("old", "log");
+
     store = store_open();
     reader = snapshot(store);
-    assert_sequence(nango_reader_last(reader), 5);
-    assert_sequence(nango_reader_applied(reader), 5);
+    assert_sequence(nango_reader_last(reader), 6);
+    assert_sequence(nango_reader_applied(reader), 6);
+    nango_reader_end(reader);
+
+    memset(&e, 0, sizeof(e));
+    e.other = 1;
+    assert_sequence(append(store, &e), 7);
+    assert_ok(nango_reader_begin(reader, &failure));
+    assert_sequence(nango_reader_last(reader), 7);
     snapshot_end(reader);
+
     nango_store_close(store);
 }
 

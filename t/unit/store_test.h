@@ -149,6 +149,28 @@ store_open(void)
 }
 
 
+/*
+ * Some that are alike where a hash would look.  The number is found again by
+ * hmac_number().
+ */
+
+static inline void
+hmac_make(unsigned char hmac[NANGO_HMAC_LEN], unsigned n)
+{
+    memset(hmac, 0, NANGO_HMAC_LEN);
+    nango_put_le(hmac, n * 2654435761U >> 20, 8);
+    nango_put_le(hmac + 16, n, 4);
+    hmac[31] = 1;
+}
+
+
+static inline unsigned
+hmac_number(const unsigned char hmac[NANGO_HMAC_LEN])
+{
+    return (unsigned) nango_get_le(hmac + 16, 4);
+}
+
+
 static inline nango_write_t *
 job_make(const event_t *e)
 {
@@ -172,8 +194,7 @@ job_make(const event_t *e)
     rec.connection_id = Z(e->id ? e->id : "");
     rec.headers = S("Content-Type: application/json\r\n");
 
-    memcpy(rec.hmac, &e->hmac, sizeof(e->hmac));
-    rec.hmac[31] = 1;
+    hmac_make(rec.hmac, e->hmac);
 
     size = 1024 + (e->tags ? strlen(e->tags) : 0)
            + (e->id ? strlen(e->id) : 0) + e->pad;
