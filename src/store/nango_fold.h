@@ -38,7 +38,7 @@ typedef struct {
     uint64_t              applied;      /* the state's last, after it */
     uint64_t              events;       /* in this batch */
     uint64_t              not_understood;
-    uint64_t              gap;          /* sequences missing before from */
+    uint64_t              gap;          /* sequences missing, holes too */
     int                   more;         /* the log holds more */
 
     /*
@@ -64,7 +64,8 @@ nango_rc_e nango_fold(nango_store_t *store, const nango_fold_options_t *options,
 /*
  * The transition itself, without any store: what an event makes of a
  * connection.  docs/internals.md has the table.  before has status NONE for an
- * unknown connection.  after's strings point into before, record or event.
+ * unknown connection, and nothing else set but its key.  after's strings point
+ * to where those of before, record and event do.
  * Total: every combination has a result.
  */
 typedef enum {

@@ -71,7 +71,8 @@ void nango_writer_free(nango_writer_t *writer);
  * the reason of the first that is not, and *err.  No result but FAILED or
  * FULL is ever given to a job that is not on disk; after a failed commit
  * nobody knows, and FAILED is what is said.  Duplicates of a job that fails in
- * the same batch fail too.
+ * the same batch fail too; those of what was on disk before it do not.  A job
+ * whose bytes are no record is FAILED with NANGO_EINVAL.
  */
 nango_rc_e nango_log_commit(nango_writer_t *writer, nango_write_t **jobs,
     size_t n, nango_error_t *err);
@@ -115,6 +116,9 @@ void nango_body_remove(nango_store_t *store, nango_str_t name);
 /*
  * Removes body files that no record names and that are older than an hour, at
  * most max of them in one call; for the leader.  Returns how many, -1 on error.
+ * Reads the directory, and the log only if there are files of that age that
+ * the fold has not marked.  Removes nothing while the log holds a record that
+ * this code cannot read.
  */
 int nango_body_sweep(nango_store_t *store, uint64_t now_ms, size_t max,
     nango_error_t *err);

@@ -55,7 +55,9 @@ nango_str_t nango_connection_tag(const nango_connection_t *c, nango_str_t name);
  * thread uses a reader.
  *
  * A snapshot is consistent and must be short: while it is held, the file can
- * only grow.  Never hold one across an asynchronous wait.
+ * only grow.  Never hold one across an asynchronous wait, and call nothing of
+ * nango_log.h or nango_fold.h meanwhile: it would have to wait for a recovery,
+ * which waits for the snapshot to end.
  */
 typedef struct nango_reader_s  nango_reader_t;
 
@@ -74,14 +76,16 @@ void nango_reader_end(nango_reader_t *reader);
  * In a snapshot: the last sequence that the log holds (or its floor), and the
  * last one that is in the state.  The log is looked at first, so last <=
  * applied means: everything acknowledged before the snapshot is in it.
+ * applied may be the larger one.
  */
 uint64_t nango_reader_last(nango_reader_t *reader);
 uint64_t nango_reader_applied(nango_reader_t *reader);
 
 /*
  * In a snapshot.  1 and *c, whose strings are valid until the snapshot ends;
- * 0: there is none; -1 and *err.  Tombstones are found too: look at status.
- * By key: the caller compares environment and owner.
+ * 0: there is none, or its version is not known; -1 and *err, among others
+ * NANGO_EDAMAGED for a record that cannot be read.  Tombstones are found too:
+ * look at status.  By key: the caller compares environment and owner.
  */
 int nango_reader_connection(nango_reader_t *reader,
     const unsigned char key[NANGO_KEY_LEN], nango_connection_t *c,
@@ -96,8 +100,8 @@ int nango_reader_connection(nango_reader_t *reader,
  * lower case.  The strings must live until _close().  before: only those whose
  * created_sequence is less; 0: all.
  *
- * nango_owned_next(): 1 and *c (until the next call), 0 at the end, -1 and
- * *err.
+ * nango_owned_next(): 1 and *c (until the snapshot ends), 0 at the end, -1
+ * and *err.  Records that cannot be read are passed over.
  */
 typedef struct nango_owned_s  nango_owned_t;
 
@@ -111,7 +115,8 @@ void nango_owned_close(nango_owned_t *owned);
 /*
  * In a snapshot: whether anything of the owner changed after sequence.  1, 0;
  * 2 if sequence is older than what is remembered (an hour), so nobody knows;
- * -1 and *err.
+ * -1 and *err.  Where a connection's tags changed, those before and after count
+ * together: who has some of each is told of a change once too often.
  */
 int nango_reader_changed(nango_reader_t *reader, nango_str_t environment,
     const nango_tag_t *tags, size_t ntags, uint64_t sequence,

@@ -22,6 +22,11 @@
  * waits.  Only nango_store_recover() takes the lock for itself.  The functions
  * of nango_log.h, nango_state.h and nango_fold.h do this themselves where
  * their comments do not say otherwise.
+ *
+ * It does not nest: a thread that is inside, which includes one that holds a
+ * reader's snapshot, would wait for a recovery that waits for it.  What may be
+ * called there are the functions that are said to work in a snapshot, and
+ * those that never wait.
  */
 
 #ifndef _NANGO_STORE_H_INCLUDED_
