@@ -843,6 +843,8 @@ nango_reader_changed(nango_reader_t *reader, nango_str_t environment,
         }
     }
 
+    cursor = NULL;
+
     if (rc == 0) {
         rc = mdb_cursor_open(reader->state, store->changes, &cursor);
     }
