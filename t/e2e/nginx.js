@@ -1,0 +1,384 @@
+/*
+ * An nginx of a test's own, in a temporary directory and on a free port of
+ * the loopback interface:
+ *
+ *     const nginx = await create(t, { http: '...', server: '...' });
+ *     await nginx.start();
+ *     nginx.port, nginx.master, nginx.workers(), nginx.log()
+ *
+ * NANGO_MODULE and NGINX name other files than the usual ones.  Whatever was
+ * started is ended with the test, and with this process, by the ids of its
+ * processes; a process is told by its id and its time of start, since ids are
+ * used again.
+ */
+
+'use strict';
+
+const { spawn } = require('node:child_process');
+const fs = require('node:fs');
+const net = require('node:net');
+const os = require('node:os');
+const path = require('node:path');
+const { setTimeout: sleep } = require('node:timers/promises');
+
+const ROOT = path.resolve(__dirname, '../..');
+const NGINX = process.env.NGINX || '/usr/sbin/nginx';
+const MODULE = path.resolve(process.env.NANGO_MODULE || path.join(ROOT,
+    'build/debian-gcc-release/objs/ngx_http_nango_module.so'));
+
+const all = new Set();
+
+
+/* "the id's time of start", undefined for what is gone or only a zombie */
+function started(pid) {
+    const fields = stat(pid);
+
+    return fields && fields.state !== 'Z' ? fields.start : undefined;
+}
+
+
+function stat(pid) {
+    try {
+        const text = fs.readFileSync(`/proc/${pid}/stat`, 'latin1');
+        const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
+
+        return { state: fields[0], parent: Number(fields[1]),
+                 start: fields[19] };
+    } catch (err) {
+        return undefined;
+    }
+}
+
+
+async function freePort() {
+    const server = net.createServer();
+
+    await new Promise((resolve, reject) => {
+        server.once('error', reject);
+        server.listen(0, '127.0.0.1', resolve);
+    });
+
+    const { port } = server.address();
+
+    await new Promise((resolve) => { server.close(resolve); });
+
+    return port;
+}
+
+
+/* Resolves to what look() returns, once that is true. */
+async function until(what, look, ms) {
+    const end = Date.now() + (ms || 10000);
+
+    for (;;) {
+        const seen = await look();
+
+        if (seen) {
+            return seen;
+        }
+
+        if (Date.now() > end) {
+            throw new Error(`waited in vain for ${what}`);
+        }
+
+        await sleep(20);
+    }
+}
+
+
+class Nginx {
+    /* main, events, http, server: lines for these blocks. */
+    constructor(options) {
+        this.options = options;
+        this.dir = fs.mkdtempSync(path.join(os.tmpdir(), 'nango-e2e-'));
+        this.store = path.join(this.dir, 'store');
+        this.known = new Map();
+        this.child = null;
+
+        /* Workers are somebody else, and have to get at the store. */
+        fs.chmodSync(this.dir, 0o755);
+        all.add(this);
+    }
+
+    get master() {
+        return this.child ? this.child.pid : undefined;
+    }
+
+    /* Lines of one of the options, in which @DIR@ and @STORE@ are these. */
+    part(name) {
+        return (this.options[name] || '').replace(/@DIR@/g, this.dir)
+            .replace(/@STORE@/g, this.store);
+    }
+
+    configure(options) {
+        const { dir } = this;
+        const temp = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi']
+            .map((name) => `${name}_temp_path ${dir}/${name};`).join('\n    ');
+
+        Object.assign(this.options, options);
+
+        fs.writeFileSync(path.join(dir, 'nginx.conf'), `
+load_module ${MODULE};
+daemon off;
+worker_processes 2;
+pid ${dir}/nginx.pid;
+error_log ${dir}/error.log notice;
+${process.getuid() === 0 ? `user nobody ${nogroup()};` : ''}
+${this.part('main')}
+events {
+    worker_connections 512;
+    ${this.part('events')}
+}
+http {
+    access_log off;
+    ${temp}
+    ${this.part('http')}
+    server {
+        listen 127.0.0.1:${this.port};
+        ${this.part('server')}
+    }
+}
+`);
+    }
+
+    async start(env) {
+        const { dir } = this;
+        const output = fs.openSync(path.join(dir, 'output'), 'a');
+        const child = spawn(NGINX, ['-p', dir, '-c', `${dir}/nginx.conf`,
+                                    '-e', `${dir}/error.log`], {
+            stdio: ['ignore', output, output],
+            env: { ...process.env, ...env },
+        });
+
+        fs.closeSync(output);
+
+        this.child = child;
+        this.ended = new Promise((resolve) => {
+            child.once('exit', resolve);
+            child.once('error', resolve);
+        });
+
+        await until('nginx to listen', () => {
+            if (child.pid === undefined || child.exitCode !== null
+                || child.signalCode)
+            {
+                throw new Error(`nginx did not start:\n${this.output()}`);
+            }
+
+            this.note();
+
+            return this.workers().length >= 1 && this.listens();
+        });
+    }
+
+    listens() {
+        return new Promise((resolve) => {
+            const socket = net.connect(this.port, '127.0.0.1');
+
+            socket.on('connect', () => { socket.destroy(); resolve(true); });
+            socket.on('error', () => resolve(false));
+        });
+    }
+
+    /* Remembers whoever is ours now, so that no orphan is lost. */
+    note() {
+        if (this.master === undefined) {
+            return;
+        }
+
+        if (!this.known.has(this.master)) {
+            this.known.set(this.master, started(this.master));
+        }
+
+        for (const name of fs.readdirSync('/proc')) {
+            const pid = Number(name);
+
+            if (!pid || this.alive(pid)) {
+                continue;
+            }
+
+            const fields = stat(pid);
+
+            if (fields && fields.parent === this.master
+                && fields.state !== 'Z')
+            {
+                this.known.set(pid, fields.start);
+            }
+        }
+    }
+
+    alive(pid) {
+        return this.known.has(pid) && started(pid) !== undefined
+               && this.known.get(pid) === started(pid);
+    }
+
+    /* All that live, of older generations and of dead masters as well. */
+    workers() {
+        this.note();
+
+        return [...this.known.keys()]
+            .filter((pid) => pid !== this.master && this.alive(pid));
+    }
+
+    /* The worker that holds the lock on the store's file "leader". */
+    leader() {
+        let inode;
+
+        try {
+            inode = fs.statSync(path.join(this.store, 'leader')).ino;
+        } catch (err) {
+            return undefined;
+        }
+
+        for (const line of fs.readFileSync('/proc/locks', 'latin1')
+            .split('\n'))
+        {
+            const [, type, , , pid, file] = line.split(/\s+/);
+
+            if (type === 'FLOCK' && file.endsWith(`:${inode}`)
+                && this.workers().includes(Number(pid)))
+            {
+                return Number(pid);
+            }
+        }
+
+        return undefined;
+    }
+
+    /* False: it was gone already. */
+    kill(pid, signal) {
+        if (!this.alive(pid)) {
+            return false;
+        }
+
+        try {
+            process.kill(pid, signal);
+        } catch (err) {
+            return false;
+        }
+
+        return true;
+    }
+
+    /* SIGKILL for everybody, and waits until they are gone. */
+    async killAll() {
+        this.note();
+
+        if (this.master !== undefined) {
+            this.kill(this.master, 'SIGKILL');
+            await this.ended;
+        }
+
+        await until('processes to die', () => {
+            this.workers().forEach((pid) => this.kill(pid, 'SIGKILL'));
+
+            return this.workers().length === 0;
+        });
+
+        this.child = null;
+    }
+
+    /* Gracefully, and by force if that takes too long. */
+    async stop(ms) {
+        if (this.child === null) {
+            return true;
+        }
+
+        this.kill(this.master, 'SIGQUIT');
+
+        const gone = await Promise.race([
+            this.ended.then(() => true),
+            sleep(ms || 5000, false, { ref: false }),
+        ]);
+
+        await this.killAll();
+
+        return gone;
+    }
+
+    log() {
+        try {
+            return fs.readFileSync(path.join(this.dir, 'error.log'), 'utf8');
+        } catch (err) {
+            return '';
+        }
+    }
+
+    /* The lines of these levels: lines('alert', 'crit', 'emerg') */
+    lines(...levels) {
+        return this.log().split('\n').filter((line) => levels.some(
+            (level) => line.includes(` [${level}] `)));
+    }
+
+    output() {
+        let text = '';
+
+        try {
+            text = fs.readFileSync(path.join(this.dir, 'output'), 'utf8');
+        } catch (err) {
+            /* it was not started */
+        }
+
+        return text + this.log();
+    }
+
+    remove() {
+        all.delete(this);
+        fs.rmSync(this.dir, { recursive: true, force: true });
+    }
+
+    /* Without waiting, which an exiting process cannot. */
+    removeAtOnce() {
+        this.note();
+
+        for (const pid of this.known.keys()) {
+            this.kill(pid, 'SIGKILL');
+        }
+
+        /* What was forked between looking and killing its master. */
+        this.note();
+        this.workers().forEach((pid) => this.kill(pid, 'SIGKILL'));
+        this.remove();
+    }
+}
+
+
+function nogroup() {
+    return /^nogroup:/m.test(fs.readFileSync('/etc/group', 'latin1'))
+           ? 'nogroup' : 'nobody';
+}
+
+
+async function create(t, options) {
+    const nginx = new Nginx(options);
+
+    t.after(async () => {
+        try {
+            await nginx.killAll();
+        } finally {
+            if (process.env.NANGO_KEEP) {
+                all.delete(nginx);
+                t.diagnostic(`kept ${nginx.dir}`);
+            } else {
+                nginx.remove();
+            }
+        }
+    });
+
+    nginx.port = await freePort();
+    nginx.configure({});
+
+    return nginx;
+}
+
+
+process.on('exit', () => {
+    all.forEach((nginx) => nginx.removeAtOnce());
+});
+
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
+    process.on(signal, () => process.exit(1));
+}
+
+
+module.exports = { create, until, sleep, ROOT, MODULE };
