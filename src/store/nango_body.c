@@ -54,8 +54,9 @@ typedef struct {
 
 static int nango_body_candidates(nango_store_t *store,
     nango_body_sweep_t *sweep, uint64_t now_ms, nango_error_t *err);
-static int nango_body_old(nango_store_t *store, const char *name,
-    uint64_t now_ms);
+static int nango_body_old(int dir, const char *name, uint64_t now_ms);
+static int nango_body_sweep_temp(nango_store_t *store, uint64_t now_ms,
+    nango_error_t *err);
 static int nango_body_look_up(void *data, uint64_t sequence,
     const nango_record_t *record);
 static int nango_body_compare(const void *one, const void *two);
@@ -160,6 +161,10 @@ nango_body_sweep(nango_store_t *store, uint64_t now_ms, size_t max,
     unsigned char        name[NANGO_BODY_NAME_LEN];
     nango_body_sweep_t   sweep;
 
+    if (nango_body_sweep_temp(store, now_ms, err) != 0) {
+        return -1;
+    }
+
     memset(&sweep, 0, sizeof(nango_body_sweep_t));
 
     if (nango_body_candidates(store, &sweep, now_ms, err) != 0) {
@@ -245,7 +250,7 @@ nango_body_candidates(nango_store_t *store, nango_body_sweep_t *sweep,
         if (nango_unhex(raw, sizeof(raw),
                         nango_str(de->d_name, strlen(de->d_name)))
             != 0
-            || !nango_body_old(store, de->d_name, now_ms))
+            || !nango_body_old(store->bodies, de->d_name, now_ms))
         {
             continue;
         }
@@ -278,18 +283,57 @@ nango_body_candidates(nango_store_t *store, nango_body_sweep_t *sweep,
 
 
 /*
+ * What a killed process was receiving.  No record names any of it, and who is
+ * still writing after all has a rename that fails, and answers 503.
+ */
+
+static int
+nango_body_sweep_temp(nango_store_t *store, uint64_t now_ms,
+    nango_error_t *err)
+{
+    int             fd;
+    DIR            *dir;
+    struct dirent  *de;
+
+    fd = openat(store->bodies, "../temp", O_RDONLY|O_DIRECTORY|O_CLOEXEC);
+    if (fd == -1) {
+        (void) nango_store_error(store, err, errno, "open()", "temp");
+        return -1;
+    }
+
+    dir = fdopendir(fd);
+    if (dir == NULL) {
+        (void) nango_store_error(store, err, errno, "opendir()", "temp");
+        (void) close(fd);
+        return -1;
+    }
+
+    while ((de = readdir(dir)) != NULL) {
+
+        if (nango_body_old(fd, de->d_name, now_ms)) {
+            (void) unlinkat(fd, de->d_name, 0);
+        }
+    }
+
+    (void) closedir(dir);
+
+    return 0;
+}
+
+
+/*
  * Old enough, and without the mark.  By whichever is later of the last write
  * and the rename: a body is adopted some time after it was received, and a
  * copy that was restored is new.
  */
 
 static int
-nango_body_old(nango_store_t *store, const char *name, uint64_t now_ms)
+nango_body_old(int dir, const char *name, uint64_t now_ms)
 {
     time_t       last;
     struct stat  sb;
 
-    if (fstatat(store->bodies, name, &sb, AT_SYMLINK_NOFOLLOW) == -1
+    if (fstatat(dir, name, &sb, AT_SYMLINK_NOFOLLOW) == -1
         || !S_ISREG(sb.st_mode)
         || (sb.st_mode & S_IWUSR) == 0)
     {
