@@ -18,15 +18,23 @@ const OPERATIONS = ['none', 'creation', 'override', 'refresh', 'deletion',
 const NO_HMAC = '0'.repeat(64);
 
 
-/* Builds the reader; read(store) gives {events, connections, meta}. */
-function reader(t) {
-    const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'nango-logdump-'));
-    const program = path.join(dir, 'logdump');
+/* Builds a program of this directory; where it is. */
+function compile(t, source, ...options) {
+    const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'nango-e2e-'));
+    const program = path.join(dir, path.basename(source, '.c'));
 
     t.after(() => fs.rmSync(dir, { recursive: true, force: true }));
 
     execFileSync('cc', ['-O1', '-Wall', '-Wextra', '-Werror', '-o', program,
-                        path.join(__dirname, 'logdump.c'), '-llmdb']);
+                        path.join(__dirname, source), ...options]);
+
+    return program;
+}
+
+
+/* The log's reader; read(store) gives {events, connections, meta}. */
+function reader(t) {
+    const program = compile(t, 'logdump.c', '-llmdb');
 
     return (store, only) => {
         const text = execFileSync(program, only ? [store, only] : [store],
@@ -345,4 +353,4 @@ function assertOrder(dump, webhooks) {
 }
 
 
-module.exports = { reader, fold, assertFolded, assertKept, STATUS, name };
+module.exports = { compile, reader, fold, assertFolded, assertKept, STATUS };
