@@ -258,6 +258,8 @@ ngx_http_nango_init(ngx_conf_t *cf)
 
     *h = ngx_http_nango_webhook_log_handler;
 
+    ngx_http_nango_webhook_init();
+
     return NGX_OK;
 }
 

@@ -315,3 +315,12 @@ there is no nango_environment "b"
 --- must_die
 --- error_log
 "nango_session" needs an "api_key" in nango_environment "a"
+
+
+
+=== TEST 30: an api of its own without connect_ui is warned of
+--- http_config
+    nango_environment a { api https://nango.example.com; api_key data:k; }
+--- config
+--- error_log
+has an "api" of its own and no "connect_ui"

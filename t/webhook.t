@@ -487,7 +487,7 @@ webhook($::Created)
 signature($::Created)
 --- error_code: 301
 --- error_log
-a webhook was answered 301 by another directive than nango_webhook; Nango will not send it again
+a webhook was answered 301 by another directive than nango_webhook; Nango will not send it again, client:
 
 
 

@@ -183,6 +183,7 @@ char *ngx_http_nango_oauth_callback(ngx_conf_t *cf, ngx_command_t *cmd,
 
 ngx_int_t ngx_http_nango_origin_handler(ngx_http_request_t *r);
 ngx_int_t ngx_http_nango_webhook_log_handler(ngx_http_request_t *r);
+void ngx_http_nango_webhook_init(void);
 ngx_int_t ngx_http_nango_add_variables(ngx_conf_t *cf);
 
 

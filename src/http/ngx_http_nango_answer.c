@@ -70,6 +70,10 @@ ngx_http_nango_answer(ngx_http_request_t *r, ngx_uint_t status,
         return NGX_ERROR;
     }
 
+    /* A body that is not wanted is not asked for with a 100 either. */
+
+    r->expect_tested = 1;
+
     if (ngx_http_discard_request_body(r) != NGX_OK) {
         r->keepalive = 0;
     }
@@ -79,6 +83,10 @@ ngx_http_nango_answer(ngx_http_request_t *r, ngx_uint_t status,
     }
 
     ctx->answered = 1;
+
+    /* It has happened: no If-Match makes a 412 of it. */
+
+    r->disable_not_modified = 1;
 
     r->headers_out.status = status;
     r->headers_out.content_length_n = body->len;

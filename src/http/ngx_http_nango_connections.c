@@ -67,6 +67,12 @@ static ngx_int_t ngx_http_nango_json_text(ngx_http_request_t *r,
     json_t *json, ngx_str_t *text);
 
 
+/* Nango's own names for it. */
+static const char  *ngx_http_nango_integration_args[] = {
+    "integration", "integration_id", "provider_config_key"
+};
+
+
 char *
 ngx_http_nango_connections(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
@@ -158,43 +164,43 @@ ngx_http_nango_connections_query(ngx_http_request_t *r,
     ngx_http_nango_connections_t *q)
 {
     u_char      cursor[8];
-    ngx_int_t   rc, n;
-    ngx_str_t   value;
+    ngx_int_t   n;
+    ngx_str_t   id, limit, before, since;
     ngx_uint_t  i;
 
-    static const char  *names[] = {
-        "integration", "integration_id", "provider_config_key"
-    };
+    /* What cannot be read is an error: without it, it would be all. */
 
-    q->limit = NGX_HTTP_NANGO_LIMIT;
+    if (ngx_http_nango_arg(r, "id", &id) == NGX_ERROR
+        || ngx_http_nango_arg(r, "limit", &limit) == NGX_ERROR
+        || ngx_http_nango_arg(r, "cursor", &before) == NGX_ERROR
+        || ngx_http_nango_arg(r, "since", &since) == NGX_ERROR)
+    {
+        return "the query could not be read";
+    }
 
-    rc = ngx_http_nango_arg(r, "id", &value);
+    for (i = 0; i < 3 && q->integration.data == NULL; i++) {
+        if (ngx_http_nango_arg(r, ngx_http_nango_integration_args[i],
+                               &q->integration)
+            == NGX_ERROR)
+        {
+            return "the query could not be read";
+        }
+    }
 
-    if (rc == NGX_OK) {
+    if (id.data) {
         /* An id of another form is one that nobody has. */
 
-        if (nango_unhex(q->key, NANGO_KEY_LEN, ngx_nango_str(&value)) != 0) {
+        if (nango_unhex(q->key, NANGO_KEY_LEN, ngx_nango_str(&id)) != 0) {
             ngx_memzero(q->key, NANGO_KEY_LEN);
         }
 
         q->one = 1;
     }
 
-    for (i = 0; i < 3; i++) {
-        rc = ngx_http_nango_arg(r, names[i], &value);
+    q->limit = NGX_HTTP_NANGO_LIMIT;
 
-        if (rc == NGX_ERROR) {
-            return "integration could not be decoded";
-        }
-
-        if (rc == NGX_OK) {
-            q->integration = value;
-            break;
-        }
-    }
-
-    if (ngx_http_nango_arg(r, "limit", &value) == NGX_OK) {
-        n = ngx_atoi(value.data, value.len);
+    if (limit.data) {
+        n = ngx_atoi(limit.data, limit.len);
 
         if (n < 1 || n > NGX_HTTP_NANGO_LIMIT_MAX) {
             return "limit must be a number from 1 to 1000";
@@ -203,9 +209,9 @@ ngx_http_nango_connections_query(ngx_http_request_t *r,
         q->limit = n;
     }
 
-    if (ngx_http_nango_arg(r, "cursor", &value) == NGX_OK) {
+    if (before.data) {
 
-        if (nango_unhex(cursor, sizeof(cursor), ngx_nango_str(&value)) != 0) {
+        if (nango_unhex(cursor, sizeof(cursor), ngx_nango_str(&before)) != 0) {
             return "cursor must be one that a list has returned as next";
         }
 
@@ -214,8 +220,8 @@ ngx_http_nango_connections_query(ngx_http_request_t *r,
         }
     }
 
-    if (ngx_http_nango_arg(r, "since", &value) == NGX_OK) {
-        n = ngx_atoi(value.data, value.len);
+    if (since.data) {
+        n = ngx_atoi(since.data, since.len);
 
         if (n == NGX_ERROR) {
             return "since must be the sequence that a list has returned";
@@ -229,13 +235,15 @@ ngx_http_nango_connections_query(ngx_http_request_t *r,
 }
 
 
-/* NGX_OK, NGX_DECLINED: not there, NGX_ERROR. */
+/* NGX_OK; NGX_DECLINED: not there, value->data is NULL; NGX_ERROR. */
 
 static ngx_int_t
 ngx_http_nango_arg(ngx_http_request_t *r, const char *name, ngx_str_t *value)
 {
     u_char     *p, *src, *dst;
     ngx_str_t   raw;
+
+    ngx_str_null(value);
 
     if (r->args.len == 0
         || ngx_http_arg(r, (u_char *) name, ngx_strlen(name), &raw) != NGX_OK)

@@ -102,7 +102,22 @@ ngx_http_nango_endpoint_merge(ngx_conf_t *cf, ngx_http_nango_loc_conf_t *prev,
             clcf->handler = ep->handler;
         }
 
+        ngx_str_null(&clcf->post_action);
+
         return NGX_CONF_OK;
+    }
+
+    if (clcf->post_action.data) {
+        /*
+         * It would begin when a client leaves, in the request that our work
+         * for this client still refers to, and clear its context.
+         */
+
+        ngx_http_nango_conf_error(NGX_LOG_WARN, cf, &ep->file, ep->line,
+                       "\"post_action\" is ignored where \"%V\" is",
+                       &ep->name);
+
+        ngx_str_null(&clcf->post_action);
     }
 
     if (clcf->handler != ep->handler) {

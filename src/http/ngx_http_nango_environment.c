@@ -606,6 +606,18 @@ ngx_http_nango_environment_finish(ngx_conf_t *cf,
     }
 
     if (env->connect_ui.len == 0) {
+
+        if (env->authorization.len
+            && (env->api.len != api.len
+                || ngx_strncmp(env->api.data, api.data, api.len) != 0))
+        {
+            ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
+                               "environment \"%V\" has an \"api\" of its own "
+                               "and no \"connect_ui\"; browsers are sent to "
+                               "that of Nango's cloud, \"%V\"", &env->name,
+                               &connect_ui);
+        }
+
         env->connect_ui = connect_ui;
     }
 

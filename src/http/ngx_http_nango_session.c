@@ -14,7 +14,7 @@
 #include <openssl/evp.h>
 
 
-/* A list of integrations; stays in nginx's smallest body buffer. */
+/* A list of integrations; small enough to be read from a file at once. */
 #define NGX_HTTP_NANGO_WISH_MAX  8192
 
 
@@ -110,6 +110,10 @@ ngx_http_nango_session_handler(ngx_http_request_t *r)
 
     if (rc >= NGX_HTTP_SPECIAL_RESPONSE) {
 
+        /* Nobody knows where in what was sent the next request begins. */
+
+        r->keepalive = 0;
+
         if (rc == NGX_HTTP_REQUEST_ENTITY_TOO_LARGE) {
             return ngx_http_nango_error(r, rc, "body_too_large",
                                         "The request's body is too large");
@@ -146,9 +150,11 @@ ngx_http_nango_session_request(ngx_http_request_t *r)
 {
     int                         wrc;
     char                       *body;
+    off_t                       size;
     size_t                      len;
     ngx_int_t                   rc;
     ngx_str_t                   text;
+    ngx_chain_t                *cl;
     const char                 *error;
     nango_session_t             session;
     nango_session_wish_t        wish;
@@ -160,7 +166,15 @@ ngx_http_nango_session_request(ngx_http_request_t *r)
     nlcf = ngx_http_get_module_loc_conf(r, ngx_http_nango_module);
     s = ctx->state;
 
-    if (r->request_body && r->request_body->temp_file) {
+    size = 0;
+
+    if (r->request_body) {
+        for (cl = r->request_body->bufs; cl; cl = cl->next) {
+            size += ngx_buf_size(cl->buf);
+        }
+    }
+
+    if (size > NGX_HTTP_NANGO_WISH_MAX) {
         return ngx_http_nango_error(r, NGX_HTTP_REQUEST_ENTITY_TOO_LARGE,
                                     "body_too_large",
                                     "The request's body is too large");

@@ -37,6 +37,7 @@ typedef struct {
     ngx_nango_environment_t   *environment;
     u_char                     mac[NANGO_HMAC_LEN];
     uint64_t                   received_at;
+    off_t                      received;    /* of the body, dropped or not */
     ngx_nango_job_t           *job;         /* submitted */
     ngx_nango_wait_t           wait;        /* for the store to be opened */
     unsigned                   waiting:1;
@@ -63,6 +64,8 @@ typedef struct {
 } ngx_http_nango_webhook_task_t;
 
 
+static ngx_int_t ngx_http_nango_webhook_body_filter(ngx_http_request_t *r,
+    ngx_chain_t *in);
 static ngx_int_t ngx_http_nango_webhook_handler(ngx_http_request_t *r);
 static ngx_table_elt_t *ngx_http_nango_webhook_signature(
     ngx_http_request_t *r);
@@ -81,6 +84,9 @@ static ngx_int_t ngx_http_nango_webhook_submit(ngx_http_request_t *r,
     nango_event_t *event, nango_str_t *body, u_char *body_name);
 static void ngx_http_nango_webhook_done(ngx_nango_job_t *job);
 static void ngx_http_nango_webhook_cleanup(void *data);
+
+
+static ngx_http_request_body_filter_pt  ngx_http_next_request_body_filter;
 
 
 /* Compared in lower case: hop by hop, or somebody's secret, or ours. */
@@ -197,7 +203,57 @@ ngx_http_nango_webhook_merge(ngx_conf_t *cf, ngx_http_nango_loc_conf_t *conf)
     clcf->client_body_in_single_buffer = 0;
     clcf->client_body_temp_path = nmcf->temp_path;
 
+    /* What nginx itself answers while it reads a body stays what it is. */
+
+    clcf->error_pages = NULL;
+
     return NGX_CONF_OK;
+}
+
+
+void
+ngx_http_nango_webhook_init(void)
+{
+    ngx_http_next_request_body_filter = ngx_http_top_request_body_filter;
+    ngx_http_top_request_body_filter = ngx_http_nango_webhook_body_filter;
+}
+
+
+/*
+ * A body whose length was not said (chunked, HTTP/2) is counted as it comes.
+ * What is beyond max_body is read and dropped, so that it takes neither memory
+ * nor disk and yet the answer is ours.
+ */
+
+static ngx_int_t
+ngx_http_nango_webhook_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
+{
+    ngx_chain_t                *cl;
+    ngx_http_nango_ctx_t       *ctx;
+    ngx_http_nango_webhook_t   *w;
+    ngx_http_nango_loc_conf_t  *nlcf;
+
+    nlcf = ngx_http_get_module_loc_conf(r, ngx_http_nango_module);
+    ctx = ngx_http_get_module_ctx(r, ngx_http_nango_module);
+
+    if (nlcf->endpoint.handler != ngx_http_nango_webhook_handler
+        || ctx == NULL || ctx->state == NULL)
+    {
+        return ngx_http_next_request_body_filter(r, in);
+    }
+
+    w = ctx->state;
+
+    for (cl = in; cl; cl = cl->next) {
+
+        w->received += ngx_buf_size(cl->buf);
+
+        if ((size_t) w->received > nlcf->endpoint.max_body) {
+            cl->buf->pos = cl->buf->last;
+        }
+    }
+
+    return ngx_http_next_request_body_filter(r, in);
 }
 
 
@@ -288,6 +344,10 @@ ngx_http_nango_webhook_handler(ngx_http_request_t *r)
 
     if (rc >= NGX_HTTP_SPECIAL_RESPONSE) {
 
+        /* Nobody knows where in what was sent the next request begins. */
+
+        r->keepalive = 0;
+
         if (rc == NGX_HTTP_BAD_REQUEST) {
             return ngx_http_nango_error(r, rc, "invalid_body",
                                         "The request's body could not be "
@@ -377,15 +437,24 @@ ngx_http_nango_webhook_body_handler(ngx_http_request_t *r)
     off_t                       size;
     ngx_int_t                   rc;
     ngx_chain_t                *cl;
+    ngx_http_nango_ctx_t       *ctx;
+    ngx_http_nango_webhook_t   *w;
     ngx_http_nango_loc_conf_t  *nlcf;
 
     nlcf = ngx_http_get_module_loc_conf(r, ngx_http_nango_module);
 
+    ctx = ngx_http_get_module_ctx(r, ngx_http_nango_module);
+    w = ctx->state;
+
     size = 0;
 
-    for (cl = r->request_body->bufs; cl; cl = cl->next) {
-        size += ngx_buf_size(cl->buf);
+    if (r->request_body) {
+        for (cl = r->request_body->bufs; cl; cl = cl->next) {
+            size += ngx_buf_size(cl->buf);
+        }
     }
+
+    size = ngx_max(size, w->received);
 
     if ((size_t) size > nlcf->endpoint.max_body) {
         ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
@@ -395,6 +464,10 @@ ngx_http_nango_webhook_body_handler(ngx_http_request_t *r)
         rc = ngx_http_nango_error(r, NGX_HTTP_REQUEST_ENTITY_TOO_LARGE,
                                   "body_too_large",
                                   "The webhook is too large");
+
+    } else if (r->request_body == NULL) {
+        /* a subrequest without one, or it was discarded before a redirect */
+        rc = ngx_http_nango_webhook_unavailable(r);
 
     } else if (r->request_body->temp_file) {
         rc = ngx_http_nango_webhook_file(r);
@@ -981,6 +1054,7 @@ ngx_http_nango_webhook_cleanup(void *data)
 ngx_int_t
 ngx_http_nango_webhook_log_handler(ngx_http_request_t *r)
 {
+    char                       *action;
     ngx_http_nango_ctx_t       *ctx;
     ngx_http_nango_loc_conf_t  *nlcf;
 
@@ -1002,10 +1076,17 @@ ngx_http_nango_webhook_log_handler(ngx_http_request_t *r)
 
     ngx_nango_count(NGX_NANGO_WEBHOOKS_LOST);
 
+    /* nginx would add that this was "while logging request". */
+
+    action = r->connection->log->action;
+    r->connection->log->action = NULL;
+
     ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
                   "a webhook was answered %ui by another directive than "
                   "nango_webhook; Nango will not send it again",
                   r->headers_out.status);
+
+    r->connection->log->action = action;
 
     return NGX_OK;
 }

@@ -7,9 +7,12 @@
  *
  * The leader looks, and is not told: the log's last transaction id is two
  * words of shared memory.  Hints through an eventfd only make it look sooner.
- * While events keep coming it lets them gather for some milliseconds, unless a
- * request waits for the fold: a batch costs two waits for the disk and each
- * page only once, however many events it holds.
+ *
+ * A batch of the fold writes each page once, however many of its events touch
+ * it, and the disk it writes to is the one that webhooks wait for.  So after a
+ * batch the leader lets events gather for a multiple of the time that it took,
+ * unless a request waits for the fold: a single event is applied at once, and
+ * under load batches grow until the fold costs a fifth of the disk's time.
  */
 
 #include "ngx_nango_leader.h"
@@ -27,8 +30,9 @@
 #define NGX_NANGO_LOOK_IDLE     250
 #define NGX_NANGO_LOOK_BUSY     10
 
-/* How long events may gather while nobody waits for them: steps of 10 ms. */
-#define NGX_NANGO_GATHER        5
+/* Events gather for so many times what the last batch took; at most, in us. */
+#define NGX_NANGO_GATHER        4
+#define NGX_NANGO_GATHER_MAX    (500 * 1000)
 
 #define NGX_NANGO_HOUSEKEEPING  (60 * 1000 * 1000)
 
@@ -131,8 +135,7 @@ ngx_nango_leader_cycle(void *data)
     ngx_nango_leader_t *l = data;
 
     int              ms, lead;
-    uint64_t         busy, seen;
-    ngx_uint_t       i;
+    uint64_t         busy, seen, start, gather;
     nango_error_t    err;
     nango_folded_t   folded;
 
@@ -169,6 +172,8 @@ ngx_nango_leader_cycle(void *data)
             continue;
         }
 
+        start = ngx_nango_ticks();
+
         if (ngx_nango_leader_fold(l, &folded) != NANGO_OK) {
             ms = NGX_NANGO_LOOK_IDLE;
             continue;
@@ -193,7 +198,10 @@ ngx_nango_leader_cycle(void *data)
 
         /* While nobody is in a hurry: gather, deaf to hints. */
 
-        for (i = 0; i < NGX_NANGO_GATHER && !ngx_nango_fold_wanted(); i++) {
+        gather = NGX_NANGO_GATHER * (busy - start);
+        gather = busy + ngx_min(gather, NGX_NANGO_GATHER_MAX);
+
+        while (ngx_nango_ticks() < gather && !ngx_nango_fold_wanted()) {
 
             if (ngx_nango_leader_sleep(l, NGX_NANGO_LOOK_BUSY, 0)) {
                 goto done;

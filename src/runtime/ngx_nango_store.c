@@ -70,6 +70,9 @@ typedef struct {
     /* The thread's. */
     nango_writer_t          *writer;
     nango_reader_t          *lag_reader;
+    ngx_nango_job_t         *batch;
+    ngx_nango_job_t        **batch_last;
+    size_t                   batch_bytes;
     uint64_t                 last;
     nango_rc_e               failed;
 } ngx_nango_committer_t;
@@ -82,8 +85,12 @@ static void *ngx_nango_committer_cycle(void *data);
 static ngx_uint_t ngx_nango_committer_open(ngx_nango_committer_t *cm);
 static void ngx_nango_committer_refuse(ngx_nango_committer_t *cm);
 static ngx_uint_t ngx_nango_committer_sleep(ngx_nango_committer_t *cm, int ms);
-static ngx_nango_job_t *ngx_nango_committer_batch(ngx_nango_committer_t *cm,
-    nango_write_t **writes, size_t *n, ngx_uint_t *stop);
+static size_t ngx_nango_committer_batch(ngx_nango_committer_t *cm,
+    nango_write_t **writes, ngx_uint_t *stop);
+static size_t ngx_nango_committer_more(void *data, nango_write_t **writes,
+    size_t n);
+static size_t ngx_nango_committer_take(ngx_nango_committer_t *cm,
+    nango_write_t **writes, size_t n);
 static void ngx_nango_committer_lag(ngx_nango_committer_t *cm);
 static void ngx_nango_committer_recover(ngx_nango_committer_t *cm);
 static void ngx_nango_committer_done(ngx_nango_committer_t *cm,
@@ -322,7 +329,6 @@ ngx_nango_committer_cycle(void *data)
     ngx_uint_t        stop;
     nango_error_t     err;
     nango_write_t    *writes[NGX_NANGO_BATCH_JOBS];
-    ngx_nango_job_t  *jobs;
 
     static uint64_t  one = 1;
 
@@ -331,13 +337,13 @@ ngx_nango_committer_cycle(void *data)
     }
 
     for ( ;; ) {
-        jobs = ngx_nango_committer_batch(cm, writes, &n, &stop);
+        n = ngx_nango_committer_batch(cm, writes, &stop);
 
         if (nango_store_needs_recovery(cm->store)) {
             ngx_nango_committer_recover(cm);
         }
 
-        if (jobs == NULL) {
+        if (n == 0) {
             if (stop) {
                 break;
             }
@@ -347,7 +353,8 @@ ngx_nango_committer_cycle(void *data)
 
         ngx_nango_committer_lag(cm);
 
-        rc = nango_log_commit(cm->writer, writes, n, &err);
+        rc = nango_log_commit_more(cm->writer, writes, &n,
+                                   ngx_nango_committer_more, cm, &err);
 
         if (rc != NANGO_OK) {
             ngx_nango_committer_error(cm, &err);
@@ -358,7 +365,7 @@ ngx_nango_committer_cycle(void *data)
                           "nango: webhooks are being stored again");
         }
 
-        ngx_nango_committer_done(cm, jobs);
+        ngx_nango_committer_done(cm, cm->batch);
 
         if (ngx_nango_hint != -1
             && write(ngx_nango_hint, &one, sizeof(one)) != sizeof(one))
@@ -501,16 +508,19 @@ ngx_nango_committer_sleep(ngx_nango_committer_t *cm, int ms)
 
 
 /*
- * Waits for jobs and takes a batch off the queue.  NULL: there is something
- * else to do, namely to recover or, with nothing left to write, to stop.
+ * Waits for jobs and begins a batch.  0: there is something else to do, namely
+ * to recover or, with nothing left to write, to stop.
  */
 
-static ngx_nango_job_t *
+static size_t
 ngx_nango_committer_batch(ngx_nango_committer_t *cm, nango_write_t **writes,
-    size_t *n, ngx_uint_t *stop)
+    ngx_uint_t *stop)
 {
-    size_t            bytes;
-    ngx_nango_job_t  *job, *jobs;
+    size_t  n;
+
+    cm->batch = NULL;
+    cm->batch_last = &cm->batch;
+    cm->batch_bytes = 0;
 
     (void) pthread_mutex_lock(&cm->mutex);
 
@@ -521,38 +531,59 @@ ngx_nango_committer_batch(ngx_nango_committer_t *cm, nango_write_t **writes,
     cm->recover = 0;
     *stop = cm->stop;
 
-    jobs = cm->queue;
-    bytes = 0;
-    *n = 0;
-
-    for (job = jobs; job; job = job->next) {
-
-        bytes += job->write.len;
-        writes[(*n)++] = &job->write;
-
-        if (*n == NGX_NANGO_BATCH_JOBS || bytes >= NGX_NANGO_BATCH_BYTES) {
-            break;
-        }
-    }
-
-    if (job) {
-        cm->queue = job->next;
-        job->next = NULL;
-
-        if (cm->queue == NULL) {
-            cm->queue_last = &cm->queue;
-        }
-
-    } else {
-        cm->queue = NULL;
-        cm->queue_last = &cm->queue;
-    }
-
-    cm->queued -= bytes;
+    n = ngx_nango_committer_take(cm, writes, 0);
 
     (void) pthread_mutex_unlock(&cm->mutex);
 
-    return jobs;
+    return n;
+}
+
+
+/* What has come while the batch waited for the log's writer lock. */
+
+static size_t
+ngx_nango_committer_more(void *data, nango_write_t **writes, size_t n)
+{
+    ngx_nango_committer_t *cm = data;
+
+    (void) pthread_mutex_lock(&cm->mutex);
+
+    n = ngx_nango_committer_take(cm, writes, n);
+
+    (void) pthread_mutex_unlock(&cm->mutex);
+
+    return n;
+}
+
+
+static size_t
+ngx_nango_committer_take(ngx_nango_committer_t *cm, nango_write_t **writes,
+    size_t n)
+{
+    ngx_nango_job_t  *job;
+
+    while (cm->queue && n < NGX_NANGO_BATCH_JOBS
+           && cm->batch_bytes < NGX_NANGO_BATCH_BYTES)
+    {
+        job = cm->queue;
+
+        cm->queue = job->next;
+        cm->queued -= job->write.len;
+
+        job->next = NULL;
+
+        *cm->batch_last = job;
+        cm->batch_last = &job->next;
+        cm->batch_bytes += job->write.len;
+
+        writes[n++] = &job->write;
+    }
+
+    if (cm->queue == NULL) {
+        cm->queue_last = &cm->queue;
+    }
+
+    return n;
 }
 
 

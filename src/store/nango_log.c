@@ -85,11 +85,16 @@ typedef struct {
     uint64_t              mark;         /* seen.tail before the batch */
     nango_rc_e            rc;
     nango_error_t        *err;
+    nango_log_more_pt     more;         /* NULL: has been asked */
+    void                 *data;
 } nango_batch_t;
 
 
 static void nango_log_fail(nango_write_t **jobs, size_t n, uint64_t last);
-static int nango_batch_write(nango_batch_t *b, nango_write_t **jobs, size_t n);
+static uint64_t nango_log_prepare(nango_write_t **jobs, size_t n,
+    uint64_t now);
+static int nango_batch_write(nango_batch_t *b, nango_write_t **jobs,
+    size_t *n);
 static nango_rc_e nango_batch_begin(nango_batch_t *b);
 static int nango_batch_put(nango_batch_t *b, nango_write_t *job);
 static void nango_batch_abort(nango_batch_t *b);
@@ -170,12 +175,66 @@ nango_rc_e
 nango_log_commit(nango_writer_t *w, nango_write_t **jobs, size_t n,
     nango_error_t *err)
 {
-    size_t          i;
+    return nango_log_commit_more(w, jobs, &n, NULL, NULL, err);
+}
+
+
+nango_rc_e
+nango_log_commit_more(nango_writer_t *w, nango_write_t **jobs, size_t *n,
+    nango_log_more_pt more, void *data, nango_error_t *err)
+{
     uint64_t        now;
     nango_rc_e      rc;
     nango_batch_t   b;
 
-    now = 0;
+    if (*n == 0) {
+        return NANGO_OK;
+    }
+
+    now = nango_log_prepare(jobs, *n, 0);
+
+    rc = nango_store_inside(w->store, err);
+
+    if (rc != NANGO_OK) {
+        nango_log_fail(jobs, *n, 0);
+        return rc;
+    }
+
+    if (w->remember_ms && !w->filled) {
+        rc = nango_writer_fill(w, now, err);
+    }
+
+    if (rc != NANGO_OK) {
+        nango_store_leave(w->store);
+        nango_log_fail(jobs, *n, 0);
+        return rc;
+    }
+
+    nango_seen_expire(&w->seen, now, w->remember_ms);
+
+    memset(&b, 0, sizeof(nango_batch_t));
+
+    b.writer = w;
+    b.err = err;
+    b.more = more;
+    b.data = data;
+
+    while (nango_batch_write(&b, jobs, n)) {
+        /* without the job that cannot be written */
+    }
+
+    nango_store_leave(w->store);
+
+    return b.rc;
+}
+
+
+/* Returns the time of the newest job, or now if that is later. */
+
+static uint64_t
+nango_log_prepare(nango_write_t **jobs, size_t n, uint64_t now)
+{
+    size_t  i;
 
     for (i = 0; i < n; i++) {
         jobs[i]->result = NANGO_WRITE_NONE;
@@ -186,41 +245,7 @@ nango_log_commit(nango_writer_t *w, nango_write_t **jobs, size_t n,
         }
     }
 
-    if (n == 0) {
-        return NANGO_OK;
-    }
-
-    rc = nango_store_inside(w->store, err);
-
-    if (rc != NANGO_OK) {
-        nango_log_fail(jobs, n, 0);
-        return rc;
-    }
-
-    if (w->remember_ms && !w->filled) {
-        rc = nango_writer_fill(w, now, err);
-    }
-
-    if (rc != NANGO_OK) {
-        nango_store_leave(w->store);
-        nango_log_fail(jobs, n, 0);
-        return rc;
-    }
-
-    nango_seen_expire(&w->seen, now, w->remember_ms);
-
-    memset(&b, 0, sizeof(nango_batch_t));
-
-    b.writer = w;
-    b.err = err;
-
-    while (nango_batch_write(&b, jobs, n)) {
-        /* without the job that cannot be written */
-    }
-
-    nango_store_leave(w->store);
-
-    return b.rc;
+    return now;
 }
 
 
@@ -252,10 +277,10 @@ nango_log_fail(nango_write_t **jobs, size_t n, uint64_t last)
 /* 1: a job was left out, the others have to be written again. */
 
 static int
-nango_batch_write(nango_batch_t *b, nango_write_t **jobs, size_t n)
+nango_batch_write(nango_batch_t *b, nango_write_t **jobs, size_t *n)
 {
     int              rc;
-    size_t           i, stored;
+    size_t           i, stored, first;
     nango_rc_e       code;
     nango_error_t    err;
     nango_write_t   *job;
@@ -267,13 +292,21 @@ nango_batch_write(nango_batch_t *b, nango_write_t **jobs, size_t n)
 
     if (code != NANGO_OK) {
         b->rc = code;
-        nango_log_fail(jobs, n, 0);
+        nango_log_fail(jobs, *n, 0);
         return 0;
+    }
+
+    if (b->more) {
+        first = *n;
+        *n = b->more(b->data, jobs, first);
+        b->more = NULL;
+
+        (void) nango_log_prepare(jobs + first, *n - first, 0);
     }
 
     stored = 0;
 
-    for (i = 0; i < n; i++) {
+    for (i = 0; i < *n; i++) {
         job = jobs[i];
 
         if (job->result == NANGO_WRITE_FULL
@@ -302,7 +335,7 @@ nango_batch_write(nango_batch_t *b, nango_write_t **jobs, size_t n)
             }
 
             nango_batch_failed(b, job, &err);
-            nango_log_fail(jobs, n, b->last);
+            nango_log_fail(jobs, *n, b->last);
             return 0;
         }
 
@@ -323,7 +356,7 @@ nango_batch_write(nango_batch_t *b, nango_write_t **jobs, size_t n)
 
     if (code != NANGO_OK) {
         nango_seen_rollback(&w->seen, b->mark);
-        nango_log_fail(jobs, n, b->last);
+        nango_log_fail(jobs, *n, b->last);
         b->rc = code;
         return 0;
     }

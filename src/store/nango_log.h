@@ -77,6 +77,19 @@ void nango_writer_free(nango_writer_t *writer);
 nango_rc_e nango_log_commit(nango_writer_t *writer, nango_write_t **jobs,
     size_t n, nango_error_t *err);
 
+/*
+ * The same, but first asks for more: once LMDB's writer lock is held, which is
+ * where a batch waits for the batches of other workers, more is called, once
+ * and on this thread.  It may add jobs behind the first n, for which the array
+ * has room, and returns how many there are then.  *n is set to that, also when
+ * the commit fails.  It is not called if the lock is not reached, or n is 0.
+ */
+typedef size_t (*nango_log_more_pt)(void *data, nango_write_t **jobs,
+    size_t n);
+
+nango_rc_e nango_log_commit_more(nango_writer_t *writer, nango_write_t **jobs,
+    size_t *n, nango_log_more_pt more, void *data, nango_error_t *err);
+
 
 /*
  * First and last sequence in the log, 0 if it is empty; last is never below

@@ -199,6 +199,7 @@ my $http_config = <<"EOF";
     nango_environment prod {
         api                 \$TEST_NGINX_NANGO_API;
         api_public          https://nango.example.com;
+        connect_ui          https://connect.nango.dev;
         api_key             data:$API_KEY;
         webhook_signing_key data:$KEY;
     }
