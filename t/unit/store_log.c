@@ -139,6 +139,83 @@ a_batch_of_nothing_is_fine(void **state)
 
 
 typedef struct {
+    nango_write_t        *late[2];
+    size_t                seen;
+    int                   calls;
+} latecomers_t;
+
+
+static size_t
+latecomers(void *data, nango_write_t **jobs, size_t n)
+{
+    latecomers_t *l = data;
+
+    l->calls++;
+    l->seen = n;
+
+    /* what a job held before it was a job must not be taken for a result */
+    l->late[0]->result = NANGO_WRITE_FAILED;
+    l->late[1]->result = NANGO_WRITE_FULL;
+
+    jobs[n] = l->late[0];
+    jobs[n + 1] = l->late[1];
+
+    return n + 2;
+}
+
+
+static void
+a_batch_takes_in_what_comes_while_it_waits(void **state)
+{
+    int              i;
+    size_t           n;
+    event_t          e;
+    latecomers_t     l;
+    nango_store_t   *store;
+    nango_write_t   *jobs[3];
+    nango_writer_t  *w;
+
+    store = store_open();
+    w = writer_of(store);
+
+    memset(&l, 0, sizeof(l));
+
+    for (i = 0; i < 3; i++) {
+        e = webhook(i, 0);
+        jobs[i] = job_make(&e);
+    }
+
+    l.late[0] = jobs[1];
+    l.late[1] = jobs[2];
+    n = 1;
+
+    assert_ok(nango_log_commit_more(w, jobs, &n, latecomers, &l, &failure));
+
+    assert_int_equal(n, 3);
+    assert_int_equal(l.calls, 1);
+    assert_int_equal(l.seen, 1);
+
+    for (i = 0; i < 3; i++) {
+        assert_int_equal(jobs[i]->result, STORED);
+        assert_sequence(jobs[i]->sequence, i + 1);
+    }
+
+    assert_sequence(events(store), 3);
+
+    n = 0;
+    assert_ok(nango_log_commit_more(w, jobs, &n, latecomers, &l, &failure));
+    assert_int_equal(l.calls, 1);
+
+    for (i = 0; i < 3; i++) {
+        job_free(jobs[i]);
+    }
+
+    nango_writer_free(w);
+    nango_store_close(store);
+}
+
+
+typedef struct {
     nango_write_t       **jobs;
     size_t                n;
     uint64_t              stop;
@@ -1353,6 +1430,7 @@ main(void)
     const struct CMUnitTest  tests[] = {
         store_unit(sequences_grow_by_one),
         store_unit(a_batch_of_nothing_is_fine),
+        store_unit(a_batch_takes_in_what_comes_while_it_waits),
         store_unit(a_scan_sees_what_was_committed),
         store_unit(a_scan_passes_over_what_is_of_later),
         store_unit(a_repeat_is_a_duplicate),
