@@ -5,6 +5,10 @@
  * sockets and which timeout it waits for, nginx watches them, and each event
  * goes back as curl_multi_socket_action().
  *
+ * libcurl stops watching a connection after each reply and starts again with
+ * the next request.  Sockets that we opened for it stay in epoll meanwhile,
+ * which saves two system calls a request; we are told when it closes them.
+ *
  * What this file promises: no call blocks; every ngx_connection_t that was
  * taken is given back with its fd set to -1 (or a worker's graceful end
  * reports it as left open); libcurl is never called from one of its own
@@ -24,6 +28,14 @@
 #define NGX_NANGO_MAX_AGE     50L
 
 #define NGX_NANGO_IDLE_EASY   64
+
+
+/* By file descriptor: what libcurl's sockets are to nginx. */
+typedef struct {
+    ngx_connection_t         *connection;
+    unsigned                  opened:1;     /* by us, so closed by us */
+    unsigned                  wanted:1;     /* libcurl waits for it */
+} ngx_nango_socket_t;
 
 
 /* What a worker keeps for an environment. */
@@ -47,8 +59,12 @@ static void ngx_nango_curl_timer_handler(ngx_event_t *ev);
 static void ngx_nango_curl_post_handler(ngx_event_t *ev);
 static void ngx_nango_curl_action(curl_socket_t fd, int mask);
 static void ngx_nango_curl_finished(void);
+static ngx_nango_socket_t *ngx_nango_curl_fd(curl_socket_t fd);
+static curl_socket_t ngx_nango_curl_open(void *data, curlsocktype purpose,
+    struct curl_sockaddr *addr);
+static int ngx_nango_curl_close(void *data, curl_socket_t fd);
 static void ngx_nango_curl_watch(ngx_connection_t *c, int what);
-static void ngx_nango_curl_unwatch(ngx_connection_t *c);
+static void ngx_nango_curl_unwatch(ngx_nango_socket_t *s);
 static size_t ngx_nango_curl_write(char *data, size_t size, size_t n,
     void *user);
 static size_t ngx_nango_curl_header(char *data, size_t size, size_t n,
@@ -63,6 +79,9 @@ static void ngx_nango_curl_next(ngx_nango_peer_t *peer);
 static CURLM              *ngx_nango_multi;
 static ngx_nango_peer_t   *ngx_nango_peers;
 static ngx_uint_t          ngx_nango_npeers;
+
+static ngx_nango_socket_t *ngx_nango_sockets;
+static size_t              ngx_nango_nsockets;
 
 /* Transfers that libcurl has; of these, some without a connection for them. */
 static ngx_queue_t         ngx_nango_active;
@@ -222,6 +241,10 @@ ngx_nango_curl_exit(void)
     (void) curl_multi_cleanup(ngx_nango_multi);
     ngx_nango_multi = NULL;
 
+    free(ngx_nango_sockets);
+    ngx_nango_sockets = NULL;
+    ngx_nango_nsockets = 0;
+
     if (ngx_nango_curl_timeout.timer_set) {
         ngx_del_timer(&ngx_nango_curl_timeout);
     }
@@ -250,47 +273,141 @@ ngx_nango_curl_socket(CURL *easy, curl_socket_t fd, int what, void *data,
     void *socket_data)
 {
     ngx_connection_t      *c;
+    ngx_nango_socket_t    *s;
     ngx_nango_transfer_t  *t;
 
-    c = socket_data;
+    s = ngx_nango_curl_fd(fd);
 
     if (what == CURL_POLL_REMOVE) {
 
-        if (c) {
-            ngx_nango_curl_unwatch(c);
-            curl_multi_assign(ngx_nango_multi, fd, NULL);
+        if (s == NULL || s->connection == NULL) {
+            return 0;
+        }
+
+        if (!s->opened) {
+            ngx_nango_curl_unwatch(s);
+            return 0;
+        }
+
+        /* A socket can be written to nearly always, and read only if closed. */
+
+        s->wanted = 0;
+
+        if (s->connection->write->active) {
+            (void) ngx_del_event(s->connection->write, NGX_WRITE_EVENT, 0);
         }
 
         return 0;
     }
 
-    if (c == NULL) {
-        c = ngx_get_connection(fd, ngx_cycle->log);
+    c = NULL;
+
+    if (s) {
+        c = s->connection;
 
         if (c == NULL) {
-            t = NULL;
-            curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **) &t);
+            c = ngx_get_connection(fd, ngx_cycle->log);
+        }
+    }
 
-            if (t) {
-                t->starved = 1;
-                ngx_nango_starved = 1;
-            }
+    if (c == NULL) {
+        t = NULL;
+        curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **) &t);
 
-            return 0;
+        if (t) {
+            t->starved = 1;
+            ngx_nango_starved = 1;
         }
 
+        return 0;
+    }
+
+    if (s->connection == NULL) {
         c->log_error = NGX_ERROR_INFO;
         c->read->handler = ngx_nango_curl_event_handler;
         c->write->handler = ngx_nango_curl_event_handler;
         c->read->log = ngx_cycle->log;
         c->write->log = ngx_cycle->log;
 
-        curl_multi_assign(ngx_nango_multi, fd, c);
+        s->connection = c;
     }
+
+    s->wanted = 1;
 
     ngx_nango_curl_watch(c, what);
 
     return 0;
+}
+
+
+/* NULL if there is no memory. */
+
+static ngx_nango_socket_t *
+ngx_nango_curl_fd(curl_socket_t fd)
+{
+    size_t               n;
+    ngx_nango_socket_t  *sockets;
+
+    if ((size_t) fd < ngx_nango_nsockets) {
+        return &ngx_nango_sockets[fd];
+    }
+
+    n = ngx_max(2 * ngx_nango_nsockets, (size_t) fd + 64);
+
+    sockets = realloc(ngx_nango_sockets, n * sizeof(ngx_nango_socket_t));
+    if (sockets == NULL) {
+        return NULL;
+    }
+
+    ngx_memzero(&sockets[ngx_nango_nsockets],
+                (n - ngx_nango_nsockets) * sizeof(ngx_nango_socket_t));
+
+    ngx_nango_sockets = sockets;
+    ngx_nango_nsockets = n;
+
+    return &sockets[fd];
+}
+
+
+static curl_socket_t
+ngx_nango_curl_open(void *data, curlsocktype purpose,
+    struct curl_sockaddr *addr)
+{
+    curl_socket_t        fd;
+    ngx_nango_socket_t  *s;
+
+    fd = socket(addr->family, addr->socktype | SOCK_CLOEXEC, addr->protocol);
+
+    if (fd == CURL_SOCKET_BAD) {
+        return fd;
+    }
+
+    s = ngx_nango_curl_fd(fd);
+
+    if (s) {
+        s->opened = 1;
+    }
+
+    return fd;
+}
+
+
+static int
+ngx_nango_curl_close(void *data, curl_socket_t fd)
+{
+    ngx_nango_socket_t  *s;
+
+    s = ngx_nango_curl_fd(fd);
+
+    if (s) {
+        if (s->connection) {
+            ngx_nango_curl_unwatch(s);
+        }
+
+        s->opened = 0;
+    }
+
+    return close(fd);
 }
 
 
@@ -322,8 +439,15 @@ ngx_nango_curl_watch(ngx_connection_t *c, int what)
 
 
 static void
-ngx_nango_curl_unwatch(ngx_connection_t *c)
+ngx_nango_curl_unwatch(ngx_nango_socket_t *s)
 {
+    ngx_connection_t  *c;
+
+    c = s->connection;
+
+    s->connection = NULL;
+    s->wanted = 0;
+
     if (c->read->active) {
         (void) ngx_del_event(c->read, NGX_READ_EVENT, 0);
     }
@@ -384,9 +508,22 @@ ngx_nango_curl_post_handler(ngx_event_t *ev)
 static void
 ngx_nango_curl_event_handler(ngx_event_t *ev)
 {
-    ngx_connection_t  *c;
+    ngx_connection_t    *c;
+    ngx_nango_socket_t  *s;
 
     c = ev->data;
+    s = ngx_nango_curl_fd(c->fd);
+
+    if (!s->wanted) {
+        /*
+         * An idle connection that Nango has closed, most likely: libcurl finds
+         * out when it next wants to use it.  Until then it is not looked at.
+         */
+
+        (void) ngx_del_event(ev, ev->write ? NGX_WRITE_EVENT : NGX_READ_EVENT,
+                             0);
+        return;
+    }
 
     /* The event that fired, not "ready": nobody resets that for us. */
 
@@ -672,6 +809,8 @@ ngx_nango_curl_easy(ngx_nango_peer_t *peer)
                      (long) env->api_connect_timeout);
     curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, (long) env->api_verify);
     curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 2 * (long) env->api_verify);
+    curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, ngx_nango_curl_open);
+    curl_easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION, ngx_nango_curl_close);
     curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, ngx_nango_curl_write);
     curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, ngx_nango_curl_header);
 
