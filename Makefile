@@ -21,13 +21,17 @@ endif
 TREE      := $(CURDIR)/build/$(SRC_NAME)-$(notdir $(CC))-$(BUILD)
 MODULE    := $(TREE)/objs/ngx_http_nango_module.so
 
+# nginx itself reads words anywhere, copies nothing from NULL and adds to it;
+# run it with ASAN_OPTIONS=detect_odr_violation=0, since a module and nginx
+# both have an ngx_module_names.
+
 WARN      := -Wall -Wextra -Werror -Wno-unused-parameter
 
 CFLAGS_release  := -O2 -g
 CFLAGS_debug    := -O0 -g3
 CFLAGS_sanitize := -O1 -g3 -fno-omit-frame-pointer -DNGX_DEBUG_PALLOC=1 \
                    -fsanitize=address,undefined -fno-sanitize-recover=all \
-                   -fno-sanitize=alignment
+                   -fno-sanitize=alignment,nonnull-attribute,pointer-overflow
 LDFLAGS_sanitize := -fsanitize=address,undefined
 FLAGS_debug     := --with-debug
 FLAGS_sanitize  := --with-debug

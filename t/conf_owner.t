@@ -228,3 +228,23 @@ invalid size "big"; write it as "max_body=75m"
 --- must_die
 --- error_log
 "nango_session" directive is not allowed here
+
+
+
+=== TEST 23: nor are all arguments together
+--- config
+    nango_owner end_user_id $args;
+--- must_die
+--- error_log
+"$args" in nango_owner: whoever sends the request could be anybody
+
+
+
+=== TEST 24: what comes from the URI is warned of
+--- config
+    location ~ ^/of/(.+)/session$ {
+        nango_owner end_user_id $1;
+        nango_session;
+    }
+--- error_log
+"$1" in nango_owner comes from the URI that the client has sent

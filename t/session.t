@@ -857,3 +857,19 @@ X-Nango-Error: owner_required
 "POST /session HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n"
 . "X-User: 42\r\nConnection: close\r\n\r\n"
 --- response_body_like: sessionToken
+
+
+
+=== TEST 47: one odd Retry-After does not stop an account for good
+--- init
+NangoTest::fault('"status":429,"retry_after":99999999')
+--- config eval: $::Config
+--- request
+POST /session
+--- more_headers
+X-User: 42
+--- error_code: 429
+--- response_headers
+Retry-After: 3600
+--- error_log
+nothing is sent to it for 3600 s

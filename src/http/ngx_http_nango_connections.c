@@ -390,6 +390,8 @@ ngx_http_nango_connections_wake(ngx_nango_wait_t *wait)
 
     q->waiting = 0;
 
+    ngx_http_set_log_request(r->connection->log, r);
+
     rc = ngx_http_nango_connections_run(r, q);
 
     if (rc != NGX_AGAIN) {

@@ -15,7 +15,10 @@
 
 
 /* A list of integrations; small enough to be read from a file at once. */
-#define NGX_HTTP_NANGO_WISH_MAX  8192
+#define NGX_HTTP_NANGO_WISH_MAX   8192
+
+/* Nango's limit is by the minute; one odd value must not stop an account. */
+#define NGX_HTTP_NANGO_BLOCK_MAX  3600
 
 
 typedef struct {
@@ -576,6 +579,7 @@ ngx_http_nango_session_failed(ngx_http_request_t *r, ngx_nango_transfer_t *t)
         if (t->status == NGX_HTTP_TOO_MANY_REQUESTS) {
 
             seconds = ngx_max(t->retry_after, 1);
+            seconds = ngx_min(seconds, NGX_HTTP_NANGO_BLOCK_MAX);
 
             ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
                           "nango: account \"%V\" is over its rate limit; "

@@ -213,7 +213,11 @@ ngx_http_nango_tag_variables(ngx_conf_t *cf, ngx_http_nango_tag_t *tag,
 }
 
 
-/* What the caller itself writes does not say who it is. */
+/*
+ * What the caller itself writes does not say who it is.  Its query and body
+ * never do; headers, the URI and what a regular expression took from it can,
+ * where something in front has checked them.
+ */
 
 static char *
 ngx_http_nango_tag_source(ngx_conf_t *cf, ngx_str_t *name)
@@ -222,8 +226,19 @@ ngx_http_nango_tag_source(ngx_conf_t *cf, ngx_str_t *name)
 
     static ngx_str_t  refused[] = {
         ngx_string("arg_"),
+        ngx_string("args"),
+        ngx_string("query_string"),
         ngx_string("cookie_"),
         ngx_string("request_body"),
+        ngx_null_string
+    };
+
+    static ngx_str_t  uri[] = {
+        ngx_string("uri"),
+        ngx_string("document_uri"),
+        ngx_string("request"),
+        ngx_string("request_uri"),
+        ngx_string("request_filename"),
         ngx_null_string
     };
 
@@ -248,6 +263,24 @@ ngx_http_nango_tag_source(ngx_conf_t *cf, ngx_str_t *name)
                            "\"$%V\" in nango_owner is safe only if a proxy in "
                            "front sets this header and removes the client's "
                            "own", name);
+        return NGX_CONF_OK;
+    }
+
+    for (i = 0; uri[i].len; i++) {
+        if (name->len == uri[i].len
+            && ngx_strncasecmp(name->data, uri[i].data, uri[i].len) == 0)
+        {
+            break;
+        }
+    }
+
+    if (uri[i].len
+        || (name->len && name->data[0] >= '1' && name->data[0] <= '9'))
+    {
+        ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
+                           "\"$%V\" in nango_owner comes from the URI that "
+                           "the client has sent; it is safe only if something "
+                           "else checks that it may ask for this one", name);
     }
 
     return NGX_CONF_OK;

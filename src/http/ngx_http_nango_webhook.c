@@ -663,6 +663,8 @@ ngx_http_nango_webhook_open(ngx_nango_wait_t *wait)
 
     w->waiting = 0;
 
+    ngx_http_set_log_request(r->connection->log, r);
+
     rc = ngx_http_nango_webhook_file(r);
 
     if (rc != NGX_AGAIN) {
@@ -1071,6 +1073,12 @@ ngx_http_nango_webhook_log_handler(ngx_http_request_t *r)
     ctx = ngx_http_get_module_ctx(r, ngx_http_nango_module);
 
     if (ctx && ctx->answered) {
+        return NGX_OK;
+    }
+
+    /* A body that broke off: nginx says 400, and nobody is there to read it. */
+
+    if (ctx && ctx->state && r->headers_out.status == NGX_HTTP_BAD_REQUEST) {
         return NGX_OK;
     }
 

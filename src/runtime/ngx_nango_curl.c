@@ -954,6 +954,8 @@ ngx_nango_curl_complete(ngx_nango_transfer_t *t, CURLcode code)
      * has not come back), so only those that went well are kept.
      */
 
+    curl_easy_setopt(t->easy, CURLOPT_PRIVATE, NULL);
+
     if (code == CURLE_OK && peer->nidle < NGX_NANGO_IDLE_EASY) {
         peer->idle[peer->nidle++] = t->easy;
 

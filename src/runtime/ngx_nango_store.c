@@ -66,6 +66,7 @@ typedef struct {
     ngx_queue_t              waits;
     ngx_event_t              wait_event;
     ngx_event_t              hold_event;
+    nango_rc_e               unreadable;    /* as last logged */
 
     /* The thread's. */
     nango_writer_t          *writer;
@@ -277,6 +278,10 @@ ngx_nango_store_exit(ngx_cycle_t *cycle)
     (void) pthread_join(cm->thread, NULL);
 
     ngx_nango_leader_stop();
+
+    /* Jobs are left in the queue only if the store was never opened. */
+
+    *cm->done_last = cm->queue;
 
     while (cm->done) {
         job = cm->done;
@@ -919,10 +924,14 @@ ngx_nango_store_snapshot(void)
     rc = nango_reader_begin(cm->reader, &err);
 
     if (rc == NANGO_OK) {
+        cm->unreadable = NANGO_OK;
         return cm->reader;
     }
 
-    ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0, "nango: %s", err.text);
+    if (rc != NANGO_EBUSY && rc != cm->unreadable) {
+        cm->unreadable = rc;
+        ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0, "nango: %s", err.text);
+    }
 
     if (rc == NANGO_EBROKEN || rc == NANGO_ERESIZED) {
         (void) pthread_mutex_lock(&cm->mutex);
@@ -967,6 +976,7 @@ static void
 ngx_nango_store_wait_handler(ngx_event_t *ev)
 {
     uint64_t                applied;
+    ngx_uint_t              hopeless;
     ngx_queue_t            *q, ready;
     nango_reader_t         *reader;
     ngx_nango_wait_t       *wait;
@@ -982,6 +992,9 @@ ngx_nango_store_wait_handler(ngx_event_t *ev)
         nango_reader_end(reader);
     }
 
+    hopeless = (reader == NULL && ngx_nango_store() == NULL
+                && !ngx_nango_store_opening());
+
     /* A handler may start or cancel waits: take out what is ready first. */
 
     ngx_queue_init(&ready);
@@ -992,7 +1005,8 @@ ngx_nango_store_wait_handler(ngx_event_t *ev)
         wait = ngx_queue_data(q, ngx_nango_wait_t, queue);
         q = ngx_queue_next(q);
 
-        if ((reader && wait->sequence <= applied)
+        if (hopeless
+            || (reader && wait->sequence <= applied)
             || (ngx_msec_int_t) (wait->deadline - ngx_current_msec) <= 0)
         {
             ngx_queue_remove(&wait->queue);

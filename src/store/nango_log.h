@@ -127,8 +127,9 @@ nango_rc_e nango_body_adopt(nango_store_t *store, int fd, const char *from,
 void nango_body_remove(nango_store_t *store, nango_str_t name);
 
 /*
- * Removes body files that no record names and that are older than an hour, at
- * most max of them in one call; for the leader.  Returns how many, -1 on error.
+ * Removes body files that no record names, and what a killed worker left in
+ * PATH/temp, once they are older than an hour: at most max of them in one
+ * call; for the leader.  Returns how many, -1 on error.
  * Reads the directory, and the log only if there are files of that age that
  * the fold has not marked.  Removes nothing while the log holds a record that
  * this code cannot read.
