@@ -1057,6 +1057,7 @@ ngx_int_t
 ngx_http_nango_webhook_log_handler(ngx_http_request_t *r)
 {
     char                       *action;
+    ngx_connection_t           *c;
     ngx_http_nango_ctx_t       *ctx;
     ngx_http_nango_loc_conf_t  *nlcf;
 
@@ -1078,7 +1079,11 @@ ngx_http_nango_webhook_log_handler(ngx_http_request_t *r)
 
     /* A body that broke off: nginx says 400, and nobody is there to read it. */
 
-    if (ctx && ctx->state && r->headers_out.status == NGX_HTTP_BAD_REQUEST) {
+    c = r->connection;
+
+    if (r->headers_out.status == NGX_HTTP_BAD_REQUEST
+        && (c->error || c->read->eof || c->read->pending_eof))
+    {
         return NGX_OK;
     }
 
