@@ -41,7 +41,6 @@ typedef struct {
     ngx_nango_job_t           *job;         /* submitted */
     ngx_nango_wait_t           wait;        /* for the store to be opened */
     unsigned                   waiting:1;
-    unsigned                   waited:1;
     unsigned                   gone:1;      /* nobody waits for an answer */
 } ngx_http_nango_webhook_t;
 
@@ -69,12 +68,13 @@ static ngx_int_t ngx_http_nango_webhook_body_filter(ngx_http_request_t *r,
 static ngx_int_t ngx_http_nango_webhook_handler(ngx_http_request_t *r);
 static ngx_table_elt_t *ngx_http_nango_webhook_signature(
     ngx_http_request_t *r);
+static void ngx_http_nango_webhook_open(ngx_nango_wait_t *wait);
+static ngx_int_t ngx_http_nango_webhook_read(ngx_http_request_t *r);
 static ngx_int_t ngx_http_nango_webhook_unavailable(ngx_http_request_t *r);
 static ngx_int_t ngx_http_nango_webhook_forged(ngx_http_request_t *r);
 static void ngx_http_nango_webhook_body_handler(ngx_http_request_t *r);
 static ngx_int_t ngx_http_nango_webhook_memory(ngx_http_request_t *r);
 static ngx_int_t ngx_http_nango_webhook_file(ngx_http_request_t *r);
-static void ngx_http_nango_webhook_open(ngx_nango_wait_t *wait);
 static void ngx_http_nango_webhook_thread(void *data, ngx_log_t *log);
 static void ngx_http_nango_webhook_thread_done(ngx_event_t *ev);
 static void ngx_http_nango_webhook_task_cleanup(void *data);
@@ -260,7 +260,6 @@ ngx_http_nango_webhook_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
 static ngx_int_t
 ngx_http_nango_webhook_handler(ngx_http_request_t *r)
 {
-    ngx_int_t                   rc;
     ngx_table_elt_t            *h;
     ngx_http_cleanup_t         *cln;
     ngx_http_nango_ctx_t       *ctx;
@@ -322,6 +321,60 @@ ngx_http_nango_webhook_handler(ngx_http_request_t *r)
     cln->data = w;
 
     ctx->state = w;
+
+    /* A large body is a file in the store, which may have to be made yet. */
+
+    if (ngx_nango_store() == NULL
+        && (r->headers_in.chunked
+            || r->headers_in.content_length_n > NGX_HTTP_NANGO_MEMORY))
+    {
+        w->waiting = 1;
+        w->wait.handler = ngx_http_nango_webhook_open;
+        w->wait.data = w;
+
+        ngx_nango_store_wait(&w->wait, 0, NGX_HTTP_NANGO_OPEN_WAIT);
+
+        r->main->count++;
+        ngx_http_nango_hold(r);
+
+        return NGX_DONE;
+    }
+
+    return ngx_http_nango_webhook_read(r);
+}
+
+
+static void
+ngx_http_nango_webhook_open(ngx_nango_wait_t *wait)
+{
+    ngx_int_t                  rc;
+    ngx_http_request_t        *r;
+    ngx_http_nango_webhook_t  *w;
+
+    w = wait->data;
+    r = w->request;
+
+    w->waiting = 0;
+
+    ngx_http_set_log_request(r->connection->log, r);
+
+    if (ngx_nango_store()) {
+        rc = ngx_http_nango_webhook_read(r);
+
+    } else {
+        rc = ngx_http_nango_webhook_unavailable(r);
+    }
+
+    ngx_http_nango_finish(r, rc);
+}
+
+
+/* NGX_DONE: the body handler will answer.  Else what to finalize with. */
+
+static ngx_int_t
+ngx_http_nango_webhook_read(ngx_http_request_t *r)
+{
+    ngx_int_t  rc;
 
     /*
      * A file has a name, to be renamed by; without these it is unlinked as
@@ -588,19 +641,7 @@ ngx_http_nango_webhook_file(ngx_http_request_t *r)
     tf = r->request_body->temp_file;
 
     if (ngx_nango_store() == NULL) {
-
-        if (w->waited || !ngx_nango_store_opening()) {
-            return ngx_http_nango_webhook_unavailable(r);
-        }
-
-        w->waited = 1;
-        w->waiting = 1;
-        w->wait.handler = ngx_http_nango_webhook_open;
-        w->wait.data = w;
-
-        ngx_nango_store_wait(&w->wait, 0, NGX_HTTP_NANGO_OPEN_WAIT);
-
-        return NGX_AGAIN;
+        return ngx_http_nango_webhook_unavailable(r);
     }
 
     tp = ngx_thread_pool_get((ngx_cycle_t *) ngx_cycle, &name);
@@ -648,28 +689,6 @@ ngx_http_nango_webhook_file(ngx_http_request_t *r)
     ngx_add_timer(&task->event, NGX_HTTP_NANGO_TASK_TIMEOUT);
 
     return NGX_AGAIN;
-}
-
-
-static void
-ngx_http_nango_webhook_open(ngx_nango_wait_t *wait)
-{
-    ngx_int_t                  rc;
-    ngx_http_request_t        *r;
-    ngx_http_nango_webhook_t  *w;
-
-    w = wait->data;
-    r = w->request;
-
-    w->waiting = 0;
-
-    ngx_http_set_log_request(r->connection->log, r);
-
-    rc = ngx_http_nango_webhook_file(r);
-
-    if (rc != NGX_AGAIN) {
-        ngx_http_nango_finish(r, rc);
-    }
 }
 
 
