@@ -248,3 +248,28 @@ invalid size "big"; write it as "max_body=75m"
     }
 --- error_log
 "$1" in nango_owner comes from the URI that the client has sent
+
+
+
+=== TEST 25: $remote_user that nobody has checked is warned of
+--- config
+    location = /session {
+        nango_owner end_user_id $remote_user;
+        nango_session;
+    }
+--- error_log
+"$remote_user" in nango_owner is what the client claims to be: there is no auth_basic here for "nango_session" in
+
+
+
+=== TEST 26: and not behind auth_basic of the server
+--- config
+    auth_basic app;
+    auth_basic_user_file /dev/null;
+    location = /session {
+        nango_owner end_user_id $remote_user;
+        nango_session;
+    }
+    location = /nothing { auth_basic off; return 404; }
+--- no_error_log
+is what the client claims to be

@@ -28,6 +28,8 @@ typedef struct {
      * nobody's, when $id is.
      */
     ngx_array_t               *variables;   /* ngx_http_complex_value_t */
+
+    unsigned                   remote_user:1;
 } ngx_http_nango_tag_t;
 
 
@@ -165,6 +167,8 @@ char *ngx_http_nango_store_directive(ngx_conf_t *cf, ngx_command_t *cmd,
 char *ngx_http_nango_environment(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 char *ngx_http_nango_owner(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+void ngx_http_nango_owners_check(ngx_conf_t *cf,
+    ngx_http_nango_loc_conf_t *nlcf);
 char *ngx_http_nango_tag(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_nango_tags_merge(ngx_conf_t *cf,
     ngx_http_nango_loc_conf_t *prev, ngx_http_nango_loc_conf_t *conf);

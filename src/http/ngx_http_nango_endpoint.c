@@ -163,6 +163,10 @@ ngx_http_nango_endpoint_merge(ngx_conf_t *cf, ngx_http_nango_loc_conf_t *prev,
         return NGX_CONF_ERROR;
     }
 
+    if (ep->browser) {
+        ngx_http_nango_owners_check(cf, conf);
+    }
+
     if (clcf->internal) {
         ngx_http_nango_conf_error(NGX_LOG_WARN, cf, &ep->file, ep->line,
                        "nobody outside reaches \"%V\" in an internal location",

@@ -30,6 +30,59 @@ ngx_http_nango_owner(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 }
 
 
+/*
+ * nginx takes $remote_user from the Authorization header, whether or not
+ * anybody has looked at the password.
+ */
+
+void
+ngx_http_nango_owners_check(ngx_conf_t *cf, ngx_http_nango_loc_conf_t *nlcf)
+{
+    void                  **realm;
+    ngx_uint_t              i;
+    ngx_module_t          **modules;
+    ngx_http_conf_ctx_t    *ctx;
+    ngx_http_nango_tag_t   *owner;
+
+    owner = nlcf->owners->elts;
+
+    for (i = 0; i < nlcf->owners->nelts; i++) {
+        if (owner[i].remote_user) {
+            break;
+        }
+    }
+
+    if (i == nlcf->owners->nelts) {
+        return;
+    }
+
+    modules = cf->cycle->modules;
+
+    for (i = 0; modules[i]; i++) {
+        if (ngx_strcmp(modules[i]->name, "ngx_http_auth_basic_module") == 0) {
+            break;
+        }
+    }
+
+    if (modules[i]) {
+        /* Its configuration begins with the realm, NULL where there is none. */
+
+        ctx = cf->ctx;
+        realm = ctx->loc_conf[modules[i]->ctx_index];
+
+        if (*realm) {
+            return;
+        }
+    }
+
+    ngx_http_nango_conf_error(NGX_LOG_WARN, cf, &nlcf->endpoint.file,
+                   nlcf->endpoint.line,
+                   "\"$remote_user\" in nango_owner is what the client claims "
+                   "to be: there is no auth_basic here for \"%V\"",
+                   &nlcf->endpoint.name);
+}
+
+
 ngx_int_t
 ngx_http_nango_owners(ngx_http_request_t *r, ngx_array_t *tags, ngx_int_t *rc)
 {

@@ -173,6 +173,13 @@ ngx_http_nango_tag_variables(ngx_conf_t *cf, ngx_http_nango_tag_t *tag,
 
         name.len = p - name.data;
 
+        if (name.len == sizeof("remote_user") - 1
+            && ngx_strncasecmp(name.data, (u_char *) "remote_user", name.len)
+               == 0)
+        {
+            tag->remote_user = 1;
+        }
+
         if (owner) {
             rv = ngx_http_nango_tag_source(cf, &name);
             if (rv != NGX_CONF_OK) {

@@ -2,7 +2,7 @@
  * Copyright (C) nginx-nango authors
  *
  * Requests to Nango's API from a worker's event loop: libcurl's multi handle
- * on nginx's own events and timers.  docs/internals.md says why libcurl.
+ * on nginx's own events and timers.  README.md says why libcurl.
  *
  * Everything here is called on the worker's event loop, and handlers are too.
  */
