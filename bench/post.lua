@@ -82,8 +82,9 @@ end
 function done(summary, latency, requests)
     local e = summary.errors
 
-    io.write(string.format("RESULT %.0f %d %d %d %d\n",
+    io.write(string.format("RESULT %.0f %d %d %d %d %d\n",
         summary.requests / (summary.duration / 1e6),
         latency:percentile(50), latency:percentile(99),
-        e.status, e.connect + e.read + e.write + e.timeout))
+        e.status, e.connect + e.read + e.write + e.timeout,
+        summary.requests))
 end
