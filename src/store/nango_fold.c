@@ -143,6 +143,8 @@ nango_fold_batch(nango_fold_t *f, const nango_fold_options_t *options,
         return nango_store_error(store, err, rc, "mdb_txn_begin()", "state");
     }
 
+    nango_store_room(store->state);
+
     rc = nango_meta_u64(f->txn, store->state_meta, "applied",
                         &folded->applied);
     if (rc == 0) {

@@ -388,6 +388,8 @@ nango_batch_begin(nango_batch_t *b)
         return nango_store_error(store, b->err, rc, func, "log");
     }
 
+    nango_store_room(store->log);
+
     func = "mdb_cursor_open()";
 
     rc = mdb_cursor_open(b->txn, store->events, &b->cursor);

@@ -32,6 +32,9 @@
 #define NANGO_STORE_MAXDBS  16
 #define NANGO_STORE_SPARE   (64 * 1024 * 1024)
 
+/* How far ahead a file is filled with zeros. */
+#define NANGO_STORE_ROOM    (4 * 1024 * 1024)
+
 
 /* What is in a state, seen from the log's transaction. */
 typedef struct {
@@ -963,6 +966,71 @@ nango_store_check_readers(nango_store_t *store)
     nango_store_leave(store);
 
     return (rc == 0) ? log + state : -1;
+}
+
+
+/*
+ * A sync after an append has to write the file's size and its blocks as well:
+ * on ext4 a commit of the journal, twice the time of a sync after an overwrite
+ * (measured: 490 to 700 us beside 260 to 295).  So the file is filled with
+ * zeros some megabytes ahead.  fallocate() would not do: the first write to
+ * such a block changes the file's blocks, too.
+ *
+ * The writer's lock, which the caller's transaction holds, makes the end of
+ * the file ours alone, and nothing that was written lies beyond it.  Whatever
+ * fails here is no error: LMDB appends as it would have without.
+ */
+
+void
+nango_store_room(MDB_env *env)
+{
+    int           fd;
+    off_t         used, size, end;
+    ssize_t       n;
+    MDB_stat      stat;
+    struct stat   st;
+    MDB_envinfo   info;
+
+    static const char  zeros[64 * 1024];
+
+    if (mdb_env_get_fd(env, &fd) != 0
+        || mdb_env_info(env, &info) != 0
+        || mdb_env_stat(env, &stat) != 0
+        || fstat(fd, &st) == -1)
+    {
+        return;
+    }
+
+    used = ((off_t) info.me_last_pgno + 1) * stat.ms_psize;
+    size = st.st_size;
+
+    if (size - used >= NANGO_STORE_ROOM / 4) {
+        return;
+    }
+
+    end = (size > used ? size : used) + NANGO_STORE_ROOM;
+
+    if (end > (off_t) info.me_mapsize) {
+        return;
+    }
+
+    while (size < end) {
+        n = (off_t) sizeof(zeros) < end - size ? (ssize_t) sizeof(zeros)
+                                               : (ssize_t) (end - size);
+
+        n = pwrite(fd, zeros, (size_t) n, size);
+
+        if (n <= 0) {
+            /* A full disk's last blocks are better used by events. */
+            if (ftruncate(fd, st.st_size) == -1) {
+                /* then it is as long as it is */
+            }
+
+            return;
+        }
+
+        size += n;
+    }
 }
 
 

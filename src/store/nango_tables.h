@@ -91,6 +91,12 @@ nango_rc_e nango_store_inside(nango_store_t *store, nango_error_t *err);
  * Ends a write transaction in any case.  A commit that failed for good, so
  * that LMDB takes no more of them, is NANGO_EBROKEN.
  */
+/*
+ * Inside a write transaction of env: has room beyond the file's used pages, so
+ * that commits overwrite blocks instead of appending them.
+ */
+void nango_store_room(MDB_env *env);
+
 nango_rc_e nango_store_commit(nango_store_t *store, MDB_txn *txn,
     nango_error_t *err, const char *file);
 
