@@ -1,4 +1,4 @@
-# What a review of the endpoints' edges found: bodies of unknown length,
+# The edges of the endpoints: bodies of unknown length,
 # requests that come by detours, early answers on kept connections.
 
 use FindBin;
