@@ -196,6 +196,12 @@ batches_end_where_they_are_told_to(void **state)
     assert_sequence(folded.applied, 10);
     assert_int_equal(folded.more, 0);
 
+    /* what the leader compares to see whether there is anything new */
+
+    assert_sequence(folded.log_txnid, nango_store_log_txnid(store));
+    put(store, e);
+    assert_true(folded.log_txnid != nango_store_log_txnid(store));
+
     nango_store_close(store);
 }
 
