@@ -322,10 +322,13 @@ ngx_http_nango_webhook_handler(ngx_http_request_t *r)
 
     ctx->state = w;
 
-    /* A large body is a file in the store, which may have to be made yet. */
+    /*
+     * A large body, or one of unknown length, is a file in the store, which
+     * may have to be made yet.
+     */
 
     if (ngx_nango_store() == NULL
-        && (r->headers_in.chunked
+        && (r->headers_in.content_length_n == -1
             || r->headers_in.content_length_n > NGX_HTTP_NANGO_MEMORY))
     {
         w->waiting = 1;

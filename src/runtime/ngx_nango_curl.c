@@ -51,6 +51,8 @@ typedef struct {
 } ngx_nango_peer_t;
 
 
+static struct curl_slist *ngx_nango_curl_headers(ngx_nango_environment_t *env,
+    ngx_uint_t body);
 static int ngx_nango_curl_socket(CURL *easy, curl_socket_t fd, int what,
     void *data, void *socket_data);
 static int ngx_nango_curl_timer(CURLM *multi, long ms, void *data);
@@ -99,11 +101,8 @@ ngx_nango_curl_init(ngx_cycle_t *cycle, ngx_nango_environment_t **environments,
     ngx_uint_t n)
 {
     ngx_uint_t                i;
-    struct curl_slist        *list;
     ngx_nango_peer_t         *peer;
     ngx_nango_environment_t  *env;
-
-    static const char  *agent = "User-Agent: nginx-nango/" NGX_NANGO_VERSION;
 
     if (n == 0) {
         return NGX_OK;
@@ -136,28 +135,12 @@ ngx_nango_curl_init(ngx_cycle_t *cycle, ngx_nango_environment_t **environments,
             continue;
         }
 
-        list = curl_slist_append(NULL, (char *) env->authorization.data);
-        list = list ? curl_slist_append(list, agent) : NULL;
-        list = list ? curl_slist_append(list, "Accept: application/json")
-                    : NULL;
-        if (list == NULL) {
+        peer->headers = ngx_nango_curl_headers(env, 0);
+        peer->body_headers = ngx_nango_curl_headers(env, 1);
+
+        if (peer->headers == NULL || peer->body_headers == NULL) {
             goto failed;
         }
-
-        peer->headers = list;
-
-        list = curl_slist_append(NULL, (char *) env->authorization.data);
-        list = list ? curl_slist_append(list, agent) : NULL;
-        list = list ? curl_slist_append(list, "Accept: application/json")
-                    : NULL;
-        list = list ? curl_slist_append(list, "Content-Type: application/json")
-                    : NULL;
-        list = list ? curl_slist_append(list, "Expect:") : NULL;
-        if (list == NULL) {
-            goto failed;
-        }
-
-        peer->body_headers = list;
     }
 
     ngx_nango_curl_dummy.fd = (ngx_socket_t) -1;
@@ -191,6 +174,42 @@ failed:
     ngx_nango_curl_exit();
 
     return NGX_ERROR;
+}
+
+
+/* NULL if there is no memory. */
+
+static struct curl_slist *
+ngx_nango_curl_headers(ngx_nango_environment_t *env, ngx_uint_t body)
+{
+    ngx_uint_t          i, n;
+    struct curl_slist  *list, *longer;
+
+    /* Those behind the third belong to a body. */
+
+    const char  *headers[] = {
+        (char *) env->authorization.data,
+        "User-Agent: nginx-nango/" NGX_NANGO_VERSION,
+        "Accept: application/json",
+        "Content-Type: application/json",
+        "Expect:"
+    };
+
+    list = NULL;
+    n = body ? 5 : 3;
+
+    for (i = 0; i < n; i++) {
+        longer = curl_slist_append(list, headers[i]);
+
+        if (longer == NULL) {
+            curl_slist_free_all(list);
+            return NULL;
+        }
+
+        list = longer;
+    }
+
+    return list;
 }
 
 

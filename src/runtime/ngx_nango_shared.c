@@ -119,13 +119,6 @@ ngx_nango_count(ngx_nango_counter_e counter)
 }
 
 
-ngx_uint_t
-ngx_nango_counter(ngx_nango_counter_e counter)
-{
-    return ngx_nango_shared ? ngx_nango_shared->counters[counter] : 0;
-}
-
-
 static ngx_atomic_t *
 ngx_nango_account(ngx_str_t *account)
 {

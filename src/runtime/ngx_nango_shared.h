@@ -46,7 +46,6 @@ ngx_int_t ngx_nango_shared_add(ngx_conf_t *cf, void *tag);
 /* All of these do nothing, or find nothing, without a zone. */
 
 void ngx_nango_count(ngx_nango_counter_e counter);
-ngx_uint_t ngx_nango_counter(ngx_nango_counter_e counter);
 
 
 /*
