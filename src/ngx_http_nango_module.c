@@ -73,6 +73,48 @@ static ngx_command_t  ngx_http_nango_commands[] = {
       0,
       NULL },
 
+    { ngx_string("nango_integration_default"),
+      NGX_HTTP_NANGO_ALL_CONF|NGX_CONF_TAKE3,
+      ngx_http_nango_integration_default,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("nango_integration_docs"),
+      NGX_HTTP_NANGO_ALL_CONF|NGX_CONF_TAKE2,
+      ngx_http_nango_integration_docs,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("nango_webhook_url"),
+      NGX_HTTP_NANGO_ALL_CONF|NGX_CONF_TAKE1,
+      ngx_http_nango_webhook_url,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("nango_allow_origin"),
+      NGX_HTTP_NANGO_ALL_CONF|NGX_CONF_1MORE,
+      ngx_http_nango_allow_origin,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("nango_permit"),
+      NGX_HTTP_NANGO_ALL_CONF|NGX_CONF_1MORE,
+      ngx_http_nango_permit,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("nango_session_limit"),
+      NGX_HTTP_NANGO_ALL_CONF|NGX_CONF_TAKE12,
+      ngx_http_nango_session_limit,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
     { ngx_string("nango_expose"),
       NGX_HTTP_NANGO_ALL_CONF|NGX_CONF_1MORE,
       ngx_conf_set_bitmask_slot,
@@ -90,6 +132,13 @@ static ngx_command_t  ngx_http_nango_commands[] = {
     { ngx_string("nango_session"),
       NGX_HTTP_NANGO_CONTENT_CONF|NGX_CONF_NOARGS|NGX_CONF_TAKE1,
       ngx_http_nango_session,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("nango_reconnect"),
+      NGX_HTTP_NANGO_CONTENT_CONF|NGX_CONF_NOARGS|NGX_CONF_TAKE1,
+      ngx_http_nango_reconnect,
       NGX_HTTP_LOC_CONF_OFFSET,
       0,
       NULL },
@@ -191,6 +240,13 @@ ngx_http_nango_create_loc_conf(ngx_conf_t *cf)
 
     conf->owners = NGX_CONF_UNSET_PTR;
     conf->integrations = NGX_CONF_UNSET_PTR;
+    conf->origins = NGX_CONF_UNSET_PTR;
+    conf->permits = NGX_CONF_UNSET_PTR;
+    conf->defaults = NGX_CONF_UNSET_PTR;
+    conf->docs = NGX_CONF_UNSET_PTR;
+    conf->webhook_url = NGX_CONF_UNSET_PTR;
+    conf->limit_interval = NGX_CONF_UNSET_MSEC;
+    conf->limit_burst = NGX_CONF_UNSET_UINT;
     conf->session_reuse = NGX_CONF_UNSET;
 
     return conf;
@@ -207,6 +263,13 @@ ngx_http_nango_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
 
     ngx_conf_merge_ptr_value(conf->owners, prev->owners, NULL);
     ngx_conf_merge_ptr_value(conf->integrations, prev->integrations, NULL);
+    ngx_conf_merge_ptr_value(conf->origins, prev->origins, NULL);
+    ngx_conf_merge_ptr_value(conf->permits, prev->permits, NULL);
+    ngx_conf_merge_ptr_value(conf->defaults, prev->defaults, NULL);
+    ngx_conf_merge_ptr_value(conf->docs, prev->docs, NULL);
+    ngx_conf_merge_ptr_value(conf->webhook_url, prev->webhook_url, NULL);
+    ngx_http_nango_session_limit_merge(prev, conf);
+
     ngx_conf_merge_bitmask_value(conf->expose, prev->expose,
                                  NGX_CONF_BITMASK_SET);
     ngx_conf_merge_value(conf->session_reuse, prev->session_reuse, 30);
@@ -259,6 +322,7 @@ ngx_http_nango_init(ngx_conf_t *cf)
     *h = ngx_http_nango_webhook_log_handler;
 
     ngx_http_nango_webhook_init();
+    ngx_http_nango_origin_init();
 
     return NGX_OK;
 }

@@ -194,7 +194,7 @@ PUT /connections
 X-User: 42
 --- error_code: 405
 --- response_headers
-Allow: GET, HEAD
+Allow: GET, HEAD, POST, DELETE
 
 
 

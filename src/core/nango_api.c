@@ -11,6 +11,7 @@
 
 
 #include "nango_api.h"
+#include "nango_event.h"
 #include "nango_json.h"
 #include "nango_utf8.h"
 
@@ -27,6 +28,11 @@ static int nango_session_end_user(const nango_session_t *s, json_t *root,
     const char **error);
 static json_t *nango_session_integrations(const nango_session_t *s,
     const char **error);
+static json_t *nango_session_defaults(const nango_session_t *s,
+    const char **error);
+static json_t *nango_session_docs(const nango_session_t *s,
+    const char **error);
+static json_t *nango_api_child(json_t *parent, nango_str_t name);
 static const nango_tag_t *nango_session_tag(const nango_session_t *s,
     const char *name);
 static const char *nango_end_user_field(nango_str_t name);
@@ -37,6 +43,7 @@ static char *nango_api_dump(json_t *root, size_t *len);
 static char *nango_api_link(nango_str_t link, nango_str_t api_url,
     size_t *len);
 static size_t nango_api_query(nango_str_t link, size_t end, int *found);
+static char *nango_api_escape(char *dst, nango_str_t s);
 static void nango_api_text(char *dst, size_t size, nango_str_t raw);
 static const char *nango_wish_list(nango_str_t raw, size_t *n, size_t *bytes);
 static const char *nango_wish_add(nango_session_wish_t *wish,
@@ -93,6 +100,30 @@ nango_session_body(const nango_session_t *s, size_t *len, const char **error)
         && s->connection_id.data == NULL
         && json_object_set_new(root, "allowed_integrations",
                                nango_session_integrations(s, error))
+           != 0)
+    {
+        goto done;
+    }
+
+    if (s->ndefaults != 0
+        && json_object_set_new(root, "integrations_config_defaults",
+                               nango_session_defaults(s, error))
+           != 0)
+    {
+        goto done;
+    }
+
+    if (s->ndocs != 0
+        && json_object_set_new(root, "overrides",
+                               nango_session_docs(s, error))
+           != 0)
+    {
+        goto done;
+    }
+
+    if (s->webhook_url.len != 0
+        && json_object_set_new(root, "webhook_url_override",
+                               nango_api_string(s->webhook_url, error))
            != 0)
     {
         goto done;
@@ -234,6 +265,92 @@ nango_session_integrations(const nango_session_t *s, const char **error)
     }
 
     return list;
+}
+
+
+static json_t *
+nango_session_defaults(const nango_session_t *s, const char **error)
+{
+    size_t                          i;
+    json_t                         *all, *object, *value;
+    nango_str_t                     name;
+    const nango_session_default_t  *d;
+
+    all = json_object();
+
+    for (i = 0; all != NULL && i < s->ndefaults; i++) {
+        d = &s->defaults[i];
+
+        object = nango_api_child(all, d->integration);
+        name = d->key;
+
+        if (object != NULL && d->name.len != 0) {
+            object = nango_api_child(object, d->key);
+            name = d->name;
+        }
+
+        value = nango_api_string(d->value, error);
+
+        /* It takes the value over, or fails with a NULL of either. */
+
+        if (json_object_setn_new(object, (const char *) name.data, name.len,
+                                 value)
+            != 0)
+        {
+            json_decref(all);
+            return NULL;
+        }
+    }
+
+    return all;
+}
+
+
+static json_t *
+nango_session_docs(const nango_session_t *s, const char **error)
+{
+    size_t   i;
+    json_t  *all;
+
+    all = json_object();
+
+    for (i = 0; all != NULL && i < s->ndocs; i++) {
+        if (json_object_set_new(nango_api_child(all, s->docs[i].integration),
+                                "docs_connect",
+                                nango_api_string(s->docs[i].url, error))
+            != 0)
+        {
+            json_decref(all);
+            return NULL;
+        }
+    }
+
+    return all;
+}
+
+
+/* The member of that name, made if there is none; NULL if there is no memory. */
+
+static json_t *
+nango_api_child(json_t *parent, nango_str_t name)
+{
+    json_t  *child;
+
+    child = json_object_getn(parent, (const char *) name.data, name.len);
+
+    if (child != NULL) {
+        return child;
+    }
+
+    child = json_object();
+
+    if (json_object_setn_new(parent, (const char *) name.data, name.len, child)
+        != 0)
+    {
+        return NULL;
+    }
+
+    return child;
 }
 
 
@@ -500,12 +617,9 @@ done:
 static char *
 nango_api_link(nango_str_t link, nango_str_t api_url, size_t *len)
 {
-    int            found;
-    char          *buf, *p;
-    size_t         i, end, query;
-    unsigned char  c;
-
-    static const char  hex[] = "0123456789ABCDEF";
+    int      found;
+    char    *buf, *p;
+    size_t   end, query;
 
     buf = malloc(link.len + sizeof("&apiURL=") + api_url.len * 3);
 
@@ -535,21 +649,7 @@ nango_api_link(nango_str_t link, nango_str_t api_url, size_t *len)
         memcpy(p, "apiURL=", 7);
         p += 7;
 
-        for (i = 0; i < api_url.len; i++) {
-            c = api_url.data[i];
-
-            if ((c >= '0' && c <= '9')
-                || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z')
-                || c == '-' || c == '.' || c == '_' || c == '~')
-            {
-                *p++ = (char) c;
-                continue;
-            }
-
-            *p++ = '%';
-            *p++ = hex[c >> 4];
-            *p++ = hex[c & 0xf];
-        }
+        p = nango_api_escape(p, api_url);
     }
 
     memcpy(p, link.data + end, link.len - end);
@@ -558,6 +658,36 @@ nango_api_link(nango_str_t link, nango_str_t api_url, size_t *len)
     *len = p - buf;
 
     return buf;
+}
+
+
+/* dst takes three bytes for each; returns where it ends. */
+
+static char *
+nango_api_escape(char *dst, nango_str_t s)
+{
+    size_t         i;
+    unsigned char  c;
+
+    static const char  hex[] = "0123456789ABCDEF";
+
+    for (i = 0; i < s.len; i++) {
+        c = s.data[i];
+
+        if ((c >= '0' && c <= '9')
+            || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z')
+            || c == '-' || c == '.' || c == '_' || c == '~')
+        {
+            *dst++ = (char) c;
+            continue;
+        }
+
+        *dst++ = '%';
+        *dst++ = hex[c >> 4];
+        *dst++ = hex[c & 0xf];
+    }
+
+    return dst;
 }
 
 
@@ -827,4 +957,140 @@ nango_wish_add(nango_session_wish_t *wish, unsigned char **pos,
     *pos += id.len;
 
     return NULL;
+}
+
+
+int
+nango_target_parse(nango_target_t *target, nango_str_t body, unsigned accept,
+    unsigned char *buf, const char **error)
+{
+    size_t               i, given;
+    unsigned             id;
+    nango_str_t          s;
+    nango_json_member_t  members[] = {
+        { nango_string("integration"), nango_null_str },
+        { nango_string("integration_id"), nango_null_str },
+        { nango_string("provider_config_key"), nango_null_str },
+        { nango_string("id"), nango_null_str },
+        { nango_string("connection_id"), nango_null_str }
+    };
+
+    memset(target, 0, sizeof(nango_target_t));
+
+    if (nango_json_members(body, members, 5) != NANGO_JSON_OBJECT) {
+        *error = "the body is not a JSON object";
+        return -1;
+    }
+
+    if (nango_json_extra(body, members, 5, NULL) != 0) {
+        *error = "the body has a field that is not known";
+        return -1;
+    }
+
+    given = 0;
+
+    for (i = 0; i < 3; i++) {
+
+        if (members[i].value.data == NULL) {
+            continue;
+        }
+
+        if (given++ != 0) {
+            *error = "the body names its integration in more than one way";
+            return -1;
+        }
+
+        if (nango_json_string(members[i].value, buf, NANGO_INTEGRATION_MAX,
+                              &target->integration)
+            != NANGO_JSON_STRING_OK
+            || !nango_integration_valid(target->integration))
+        {
+            *error = "an integration's id is not valid";
+            return -1;
+        }
+
+        buf += target->integration.len;
+    }
+
+    id = (members[3].value.data != NULL);
+
+    if (id) {
+        if (nango_json_string(members[3].value, buf, NANGO_ID_MAX, &s)
+            != NANGO_JSON_STRING_OK)
+        {
+            *error = "\"id\" must be a string";
+            return -1;
+        }
+
+        if (nango_unhex(target->id, NANGO_KEY_LEN, s) != 0) {
+            memset(target->id, 0, NANGO_KEY_LEN);
+        }
+    }
+
+    if (members[4].value.data != NULL) {
+        if (nango_json_string(members[4].value, buf, NANGO_ID_MAX,
+                              &target->connection_id)
+            != NANGO_JSON_STRING_OK
+            || !nango_connection_id_valid(target->connection_id))
+        {
+            *error = "\"connection_id\" is not valid";
+            return -1;
+        }
+    }
+
+    if (id && given == 0 && target->connection_id.data == NULL) {
+        target->by = NANGO_TARGET_ID;
+
+    } else if (!id && given != 0 && target->connection_id.data == NULL) {
+        target->by = NANGO_TARGET_INTEGRATION;
+
+    } else if (!id && given != 0) {
+        target->by = NANGO_TARGET_CONNECTION;
+    }
+
+    if ((target->by & accept) == 0) {
+        *error = (accept & NANGO_TARGET_CONNECTION)
+                 ? "the body must have \"id\", or \"integration\" and "
+                   "\"connection_id\""
+                 : "the body must have either \"integration\" or \"id\"";
+        return -1;
+    }
+
+    return 0;
+}
+
+
+char *
+nango_connection_path(nango_str_t connection_id, nango_str_t integration)
+{
+    char  *path, *p;
+
+    static const char  start[] = "/connections/";
+    static const char  query[] = "?provider_config_key=";
+
+    path = malloc(sizeof(start) + sizeof(query)
+                  + (connection_id.len + integration.len) * 3);
+
+    if (path == NULL) {
+        return NULL;
+    }
+
+    memcpy(path, start, sizeof(start) - 1);
+    p = nango_api_escape(path + sizeof(start) - 1, connection_id);
+
+    memcpy(p, query, sizeof(query) - 1);
+    p = nango_api_escape(p + sizeof(query) - 1, integration);
+
+    *p = '\0';
+
+    return path;
+}
+
+
+int
+nango_connection_id_usable(nango_str_t connection_id)
+{
+    return connection_id.len != 0
+           && !nango_str_is(connection_id, ".")
+           && !nango_str_is(connection_id, "..");
 }

@@ -10,6 +10,7 @@
 #define _NANGO_API_H_INCLUDED_
 
 
+#include "nango_hash.h"
 #include "nango_str.h"
 #include "nango_tags.h"
 
@@ -22,10 +23,29 @@ typedef enum {
 
 
 /*
+ * A member of "integrations_config_defaults": "user_scopes", which has no
+ * name, or a name of "authorization_params" or "connection_config".
+ */
+typedef struct {
+    nango_str_t             integration;
+    nango_str_t             key;
+    nango_str_t             name;
+    nango_str_t             value;
+} nango_session_default_t;
+
+/* "overrides": what a page of Connect UI links to as documentation. */
+typedef struct {
+    nango_str_t             integration;
+    nango_str_t             url;
+} nango_session_docs_t;
+
+
+/*
  * What a session is asked for.  Names of tags in lower case, each once, owners
  * first.  integrations with n == 0: "allowed_integrations" is left out.
  * reconnect: both ids, or both absent; "allowed_integrations" is left out,
- * since Nango refuses it there.
+ * since Nango refuses it there.  Defaults and docs are for integrations that
+ * the session may be for: Nango refuses ids that it does not know.
  */
 typedef struct {
     nango_session_format_e  format;
@@ -35,6 +55,11 @@ typedef struct {
     size_t                  nintegrations;
     nango_str_t             connection_id;
     nango_str_t             integration_id;
+    const nango_session_default_t  *defaults;
+    size_t                  ndefaults;
+    const nango_session_docs_t     *docs;
+    size_t                  ndocs;
+    nango_str_t             webhook_url;    /* empty: Nango's own setting */
 } nango_session_t;
 
 
@@ -118,6 +143,40 @@ typedef struct {
 int nango_session_wish_parse(nango_session_wish_t *wish, nango_str_t body,
     const char **error);
 void nango_session_wish_free(nango_session_wish_t *wish);
+
+
+/*
+ * The body of a request about one connection: {"id"}, {"integration"} (aliases
+ * as above) or both "integration" and "connection_id", as far as accept allows
+ * it, and no other field.  0, or -1 and *error: a message for the client,
+ * static.  Strings are in buf, which takes body.len bytes; absent ones have
+ * NULL data.  Ids are syntax-checked here; an "id" of another form than ours
+ * is one that nobody has, all zeros.
+ */
+#define NANGO_TARGET_ID             0x01    /* {"id"} */
+#define NANGO_TARGET_INTEGRATION    0x02    /* {"integration"} */
+#define NANGO_TARGET_CONNECTION     0x04    /* both ids, as Nango has them */
+
+typedef struct {
+    unsigned              by;               /* one of the above */
+    unsigned char         id[NANGO_KEY_LEN];
+    nango_str_t           integration;
+    nango_str_t           connection_id;
+} nango_target_t;
+
+int nango_target_parse(nango_target_t *target, nango_str_t body,
+    unsigned accept, unsigned char *buf, const char **error);
+
+
+/*
+ * "/connections/ID?provider_config_key=INTEGRATION", percent-encoded and
+ * terminated by zero; NULL if there is no memory.  Owned by the caller, freed
+ * with free().  Never for the ids "." and "..", which would name another path
+ * however they are written: nango_connection_id_usable().
+ */
+char *nango_connection_path(nango_str_t connection_id,
+    nango_str_t integration);
+int nango_connection_id_usable(nango_str_t connection_id);
 
 
 #endif /* _NANGO_API_H_INCLUDED_ */

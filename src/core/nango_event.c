@@ -22,6 +22,9 @@
 /* The shortest member that can be a tag, {"a":"b"}, takes so many bytes. */
 #define NANGO_TAG_BYTES_MIN  8
 
+/* Of the API's "end_user", besides its own tags. */
+#define NANGO_API_USER_FIELDS  5
+
 
 typedef enum {
     NANGO_MEMBER_TYPE = 0,
@@ -48,6 +51,9 @@ static void nango_event_type(nango_event_t *ev, unsigned char **pos,
 static nango_op_e nango_event_op(nango_str_t raw);
 static void nango_event_end_user(nango_event_t *ev, unsigned char **pos,
     nango_str_t raw);
+static void nango_event_api_user(nango_event_t *ev, unsigned char **pos,
+    nango_str_t raw);
+static json_t *nango_event_string(nango_str_t s);
 static void nango_event_tags(nango_event_t *ev, unsigned char **pos,
     nango_str_t raw);
 static void nango_event_tag(nango_event_t *ev, unsigned char **pos,
@@ -429,6 +435,221 @@ nango_event_tag(nango_event_t *ev, unsigned char **pos, nango_str_t name,
         *pos += name.len;
         ev->ntags++;
     }
+}
+
+
+int
+nango_event_parse_connection(nango_event_t *ev, nango_str_t object)
+{
+    size_t                tags, bytes, size;
+    nango_str_t           name, error;
+    unsigned char        *pos;
+    nango_json_walk_t     w;
+    nango_json_member_t   type[] = {
+        { nango_string("type"), nango_null_str }
+    };
+    nango_json_member_t   m[] = {
+        { nango_string("provider_config_key"), nango_null_str },
+        { nango_string("connection_id"), nango_null_str },
+        { nango_string("provider"), nango_null_str },
+        { nango_string("tags"), nango_null_str },
+        { nango_string("end_user"), nango_null_str },
+        { nango_string("errors"), nango_null_str }
+    };
+
+    memset(ev, 0, sizeof(nango_event_t));
+
+    ev->type = NANGO_TYPE_AUTH;
+    ev->operation = NANGO_OP_CREATION;
+    ev->success = NANGO_SUCCESS_TRUE;
+
+    if (nango_json_members(object, m, 6) != NANGO_JSON_OBJECT) {
+        return 0;
+    }
+
+    if (nango_json_walk(&w, m[5].value) && !w.object) {
+
+        while (nango_json_next(&w, &name, &error) == 1) {
+
+            if (nango_json_members(error, type, 1) == NANGO_JSON_OBJECT
+                && nango_json_is(type[0].value, "\"auth\""))
+            {
+                ev->success = NANGO_SUCCESS_FALSE;
+                break;
+            }
+        }
+    }
+
+    /* The names that the fields of "end_user" get are longer than theirs. */
+
+    bytes = nango_event_tags_room(m[3].value)
+            + nango_event_tags_room(m[4].value)
+            + NANGO_API_USER_FIELDS * NANGO_TAG_NAME_MAX;
+
+    tags = bytes / NANGO_TAG_BYTES_MIN;
+
+    if (tags > NANGO_EVENT_TAGS_MAX) {
+        tags = NANGO_EVENT_TAGS_MAX;
+    }
+
+    size = tags * sizeof(nango_tag_t) + bytes
+           + nango_event_room(m[0].value, NANGO_ID_MAX)
+           + nango_event_room(m[1].value, NANGO_ID_MAX)
+           + nango_event_room(m[2].value, NANGO_ID_MAX);
+
+    ev->memory = malloc(size);
+
+    if (ev->memory == NULL) {
+        memset(ev, 0, sizeof(nango_event_t));
+        return -1;
+    }
+
+    ev->tags = ev->memory;
+    pos = (unsigned char *) ev->memory + tags * sizeof(nango_tag_t);
+
+    ev->integration = nango_event_id(&pos, m[0].value);
+    ev->connection_id = nango_event_id(&pos, m[1].value);
+    ev->provider = nango_event_id(&pos, m[2].value);
+
+    nango_event_tags(ev, &pos, m[3].value);
+
+    if (ev->ntags == 0) {
+        nango_event_api_user(ev, &pos, m[4].value);
+    }
+
+    if (ev->ntags == 0) {
+        ev->tags = NULL;
+    }
+
+    return 0;
+}
+
+
+/* The API's "end_user" has other names than the webhooks' "endUser". */
+
+static void
+nango_event_api_user(nango_event_t *ev, unsigned char **pos, nango_str_t raw)
+{
+    nango_json_member_t  user[] = {
+        { nango_string("id"), nango_null_str },
+        { nango_string("email"), nango_null_str },
+        { nango_string("display_name"), nango_null_str },
+        { nango_string("tags"), nango_null_str },
+        { nango_string("organization"), nango_null_str }
+    };
+    nango_json_member_t  organization[] = {
+        { nango_string("id"), nango_null_str },
+        { nango_string("display_name"), nango_null_str }
+    };
+
+    if (nango_event_tags_room(raw) == 0) {
+        return;
+    }
+
+    (void) nango_json_members(raw, user, 5);
+    (void) nango_json_members(user[4].value, organization, 2);
+
+    nango_event_tags(ev, pos, user[3].value);
+
+    nango_event_tag(ev, pos, nango_str("end_user_id", 11), user[0].value);
+    nango_event_tag(ev, pos, nango_str("end_user_email", 14), user[1].value);
+    nango_event_tag(ev, pos, nango_str("end_user_display_name", 21),
+                    user[2].value);
+    nango_event_tag(ev, pos, nango_str("organization_id", 15),
+                    organization[0].value);
+    nango_event_tag(ev, pos, nango_str("organization_display_name", 25),
+                    organization[1].value);
+}
+
+
+char *
+nango_event_body(const nango_event_t *ev, nango_str_t environment,
+    size_t *len)
+{
+    int      rc;
+    char    *body;
+    size_t   i, size;
+    json_t  *root, *tags, *error;
+
+    /* The setters take their value over, also where they fail. */
+
+    root = json_object();
+    tags = json_object();
+    rc = 0;
+
+    for (i = 0; i < ev->ntags; i++) {
+        rc |= json_object_setn_new(tags, (const char *) ev->tags[i].name.data,
+                                   ev->tags[i].name.len,
+                                   nango_event_string(ev->tags[i].value));
+    }
+
+    rc |= json_object_set_new(root, "connectionId",
+                              nango_event_string(ev->connection_id));
+    rc |= json_object_set_new(root, "environment",
+                              nango_event_string(environment));
+
+    if (ev->error_type.len != 0 || ev->error_text.len != 0) {
+        error = json_object();
+
+        rc |= json_object_set_new(error, "description",
+                                  nango_event_string(ev->error_text));
+        rc |= json_object_set_new(error, "type",
+                                  nango_event_string(ev->error_type));
+        rc |= json_object_set_new(root, "error", error);
+    }
+
+    rc |= json_object_set_new(root, "from", json_string("nango-edge"));
+    rc |= json_object_set_new(root, "operation",
+                              json_string(nango_op_name(ev->operation)));
+
+    if (ev->provider.len != 0) {
+        rc |= json_object_set_new(root, "provider",
+                                  nango_event_string(ev->provider));
+    }
+
+    rc |= json_object_set_new(root, "providerConfigKey",
+                              nango_event_string(ev->integration));
+
+    if (ev->success != NANGO_SUCCESS_NONE) {
+        rc |= json_object_set_new(root, "success",
+                                  json_boolean(ev->success
+                                               == NANGO_SUCCESS_TRUE));
+    }
+
+    rc |= json_object_set_new(root, "tags", tags);
+    rc |= json_object_set_new(root, "type",
+                              json_string(nango_type_name(ev->type)));
+
+    body = NULL;
+    size = (rc == 0) ? json_dumpb(root, NULL, 0, JSON_COMPACT) : 0;
+
+    if (size != 0) {
+        body = malloc(size);
+    }
+
+    if (body != NULL && json_dumpb(root, body, size, JSON_COMPACT) != size) {
+        free(body);
+        body = NULL;
+    }
+
+    json_decref(root);
+
+    *len = size;
+
+    return body;
+}
+
+
+/* NULL makes jansson's setters fail. */
+
+static json_t *
+nango_event_string(nango_str_t s)
+{
+    if (s.len == 0) {
+        return json_string("");
+    }
+
+    return json_stringn((const char *) s.data, s.len);
 }
 
 

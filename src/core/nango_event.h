@@ -107,6 +107,24 @@ int nango_event_parse_head(nango_event_t *ev, nango_str_t body);
 int nango_event_parse(nango_event_t *ev, nango_str_t body);
 void nango_event_free(nango_event_t *ev);
 
+/*
+ * A connection as Nango's API shows it (GET /connections/ID, or an element of
+ * GET /connections), in the form of the event that would have told of it: type
+ * auth, operation creation; success false if the connection needs to be
+ * authorised again ("errors" has one of type "auth").  Tags are read as above,
+ * those of "end_user" where there are none.  As _parse(); ids may be absent.
+ */
+int nango_event_parse_connection(nango_event_t *ev, nango_str_t object);
+
+/*
+ * The body that Nango would have sent for an auth event, compact and with its
+ * members in order, but for "from", which is "nango-edge".  Owned by the
+ * caller, freed with free(); NULL if there is no memory or a string is no
+ * UTF-8.  Without success "success" is left out.
+ */
+char *nango_event_body(const nango_event_t *ev, nango_str_t environment,
+    size_t *len);
+
 /* Static, never NULL: "auth", "creation"; "" for NONE; "other" for others. */
 const char *nango_type_name(nango_type_e type);
 const char *nango_op_name(nango_op_e op);

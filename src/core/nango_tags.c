@@ -208,6 +208,17 @@ nango_integration_valid(nango_str_t id)
 }
 
 
+int
+nango_connection_id_valid(nango_str_t id)
+{
+    long  n;
+
+    n = nango_utf16_len(id);
+
+    return n >= 1 && n <= 255;
+}
+
+
 long
 nango_utf16_len(nango_str_t s)
 {

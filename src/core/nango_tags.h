@@ -47,6 +47,12 @@ const char *nango_tag_value_error(nango_str_t name, nango_str_t value);
 int nango_integration_valid(nango_str_t id);
 
 /*
+ * A connection id: 1 to 255 characters of nearly any kind, no control
+ * characters among them.  1 or 0.
+ */
+int nango_connection_id_valid(nango_str_t id);
+
+/*
  * UTF-16 units of a UTF-8 string, or -1 if it is not UTF-8 (overlong forms and
  * surrogates included) or holds a control character (below U+0020, U+007F).
  */

@@ -39,6 +39,7 @@ typedef struct {
     ngx_str_t                  name;        /* of the directive */
     ngx_str_t                  environment_name;
     ngx_nango_environment_t   *environment;
+    ngx_str_t                  methods;     /* that it takes; empty: any */
     size_t                     max_body;
 
     unsigned                   browser:1;   /* has an owner and an origin */
@@ -56,6 +57,13 @@ typedef struct {
 #define NGX_HTTP_NANGO_EXPOSE_TAGS           0x0004
 
 
+/* For nango_permit. */
+#define NGX_HTTP_NANGO_CONNECT               0x0001
+#define NGX_HTTP_NANGO_RECONNECT             0x0002
+#define NGX_HTTP_NANGO_VERIFY                0x0004
+#define NGX_HTTP_NANGO_DELETE                0x0008
+
+
 typedef struct {
     ngx_nango_store_conf_t     store;       /* path.len == 0: none */
     ngx_path_t                *temp_path;
@@ -69,9 +77,24 @@ typedef struct {
     ngx_array_t               *owners;      /* ngx_http_nango_tag_t */
     ngx_array_t               *tags;        /* ngx_http_nango_tag_t */
     ngx_array_t               *integrations;  /* ngx_http_complex_value_t */
+    ngx_array_t               *origins;     /* NULL: only its own */
+    ngx_array_t               *permits;     /* NULL: everything */
+    ngx_array_t               *defaults;
+    ngx_array_t               *docs;
+    ngx_http_complex_value_t  *webhook_url;
+    ngx_msec_t                 limit_interval;  /* 0: no limit */
+    ngx_uint_t                 limit_burst;
     ngx_uint_t                 expose;
     time_t                     session_reuse;
 } ngx_http_nango_loc_conf_t;
+
+
+/*
+ * The body of a request, as it came or empty.  Returns what is for
+ * ngx_http_finalize_request(), or NGX_AGAIN: the answer comes later.
+ */
+typedef ngx_int_t (*ngx_http_nango_read_pt)(ngx_http_request_t *r,
+    nango_str_t body);
 
 
 /* What the log variables tell.  Zero: nothing to tell. */
@@ -90,6 +113,7 @@ typedef struct {
     unsigned                   commit:1;
     unsigned                   answered:1;
 
+    ngx_http_nango_read_pt     read;
     void                      *state;           /* the endpoint's own */
 } ngx_http_nango_ctx_t;
 
@@ -114,7 +138,9 @@ ngx_int_t ngx_http_nango_answer(ngx_http_request_t *r, ngx_uint_t status,
     ngx_str_t *body);
 ngx_int_t ngx_http_nango_error(ngx_http_request_t *r, ngx_uint_t status,
     const char *code, const char *message);
-ngx_int_t ngx_http_nango_not_allowed(ngx_http_request_t *r, const char *allow);
+ngx_int_t ngx_http_nango_error_body(ngx_http_request_t *r, ngx_uint_t status,
+    const char *code, ngx_str_t *body);
+ngx_int_t ngx_http_nango_not_allowed(ngx_http_request_t *r);
 ngx_int_t ngx_http_nango_rate_limited(ngx_http_request_t *r, time_t seconds);
 ngx_int_t ngx_http_nango_header(ngx_http_request_t *r, const char *name,
     ngx_str_t *value);
@@ -128,14 +154,16 @@ void ngx_http_nango_finish(ngx_http_request_t *r, ngx_int_t rc);
  */
 void ngx_http_nango_hold(ngx_http_request_t *r);
 
-/*
- * The request's body as one string, from memory or its file: for small
- * bodies.  NGX_OK, NGX_ERROR.
- */
-ngx_int_t ngx_http_nango_body(ngx_http_request_t *r, ngx_str_t *body);
+/* The same from a content handler, and what that returns: NGX_DONE. */
+ngx_int_t ngx_http_nango_held(ngx_http_request_t *r);
 
-/* Whether the request's Content-Type is application/json. */
-ngx_uint_t ngx_http_nango_is_json(ngx_http_request_t *r);
+/*
+ * Reads a body of a few kilobytes, which is nothing or JSON, and calls handler
+ * with it.  Larger ones and other types are answered 413 and 415.  Returns
+ * what a content handler returns.
+ */
+ngx_int_t ngx_http_nango_read(ngx_http_request_t *r,
+    ngx_http_nango_read_pt handler);
 
 
 /* Owner, tags, integrations of a request, in its pool. */
@@ -151,6 +179,34 @@ ngx_int_t ngx_http_nango_tags(ngx_http_request_t *r, ngx_array_t *tags);
 
 /* *ids (nango_str_t) of nango_integrations, empty ones left out. */
 ngx_int_t ngx_http_nango_integrations(ngx_http_request_t *r, ngx_array_t *ids);
+
+/*
+ * Adds what nango_integration_default, nango_integration_docs and
+ * nango_webhook_url say, for the integrations that the session is for.
+ */
+ngx_int_t ngx_http_nango_session_extras(ngx_http_request_t *r,
+    nango_session_t *session);
+
+/*
+ * Both: NGX_OK, or NGX_DECLINED and the request has been answered with *rc.
+ * ngx_http_nango_limited() counts the owner's request.
+ */
+ngx_int_t ngx_http_nango_permitted(ngx_http_request_t *r, ngx_uint_t action,
+    ngx_int_t *rc);
+ngx_int_t ngx_http_nango_limited(ngx_http_request_t *r,
+    ngx_nango_environment_t *env, nango_tag_t *owners, ngx_uint_t n,
+    ngx_int_t *rc);
+
+/* For methods that ask Nango where others of the location do not; as above. */
+ngx_int_t ngx_http_nango_api_needed(ngx_http_request_t *r, ngx_int_t *rc);
+
+/*
+ * A token for the session, whose first nowners tags are its owners: from
+ * those still fresh, or from Nango.  The session's memory is needed no longer
+ * when it returns.  NGX_AGAIN, or what an answer returned.
+ */
+ngx_int_t ngx_http_nango_issue(ngx_http_request_t *r,
+    nango_session_t *session, ngx_uint_t nowners);
 
 
 /* Configuration. */
@@ -174,9 +230,24 @@ char *ngx_http_nango_tags_merge(ngx_conf_t *cf,
     ngx_http_nango_loc_conf_t *prev, ngx_http_nango_loc_conf_t *conf);
 char *ngx_http_nango_integrations_directive(ngx_conf_t *cf,
     ngx_command_t *cmd, void *conf);
+char *ngx_http_nango_allow_origin(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_http_nango_permit(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_nango_integration_default(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_http_nango_integration_docs(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_http_nango_webhook_url(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_http_nango_session_limit(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+void ngx_http_nango_session_limit_merge(ngx_http_nango_loc_conf_t *prev,
+    ngx_http_nango_loc_conf_t *conf);
 char *ngx_http_nango_session_reuse(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 char *ngx_http_nango_session(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_nango_reconnect(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
 char *ngx_http_nango_connections(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 char *ngx_http_nango_webhook(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
@@ -185,6 +256,7 @@ char *ngx_http_nango_webhook_merge(ngx_conf_t *cf,
 char *ngx_http_nango_oauth_callback(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 
+void ngx_http_nango_origin_init(void);
 ngx_int_t ngx_http_nango_origin_handler(ngx_http_request_t *r);
 ngx_int_t ngx_http_nango_webhook_log_handler(ngx_http_request_t *r);
 void ngx_http_nango_webhook_init(void);

@@ -138,7 +138,29 @@ ngx_int_t
 ngx_http_nango_error(ngx_http_request_t *r, ngx_uint_t status,
     const char *code, const char *message)
 {
-    ngx_str_t              body, value;
+    ngx_str_t  body;
+
+    body.len = sizeof("{\"error\":{\"code\":\"\",\"message\":\"\"}}") - 1
+               + ngx_strlen(code) + ngx_strlen(message);
+
+    body.data = ngx_pnalloc(r->pool, body.len);
+    if (body.data == NULL) {
+        return NGX_ERROR;
+    }
+
+    (void) ngx_snprintf(body.data, body.len,
+                        "{\"error\":{\"code\":\"%s\",\"message\":\"%s\"}}",
+                        code, message);
+
+    return ngx_http_nango_error_body(r, status, code, &body);
+}
+
+
+ngx_int_t
+ngx_http_nango_error_body(ngx_http_request_t *r, ngx_uint_t status,
+    const char *code, ngx_str_t *body)
+{
+    ngx_str_t              value;
     ngx_http_nango_ctx_t  *ctx;
 
     ctx = ngx_http_nango_ctx(r);
@@ -155,31 +177,18 @@ ngx_http_nango_error(ngx_http_request_t *r, ngx_uint_t status,
         return NGX_ERROR;
     }
 
-    body.len = sizeof("{\"error\":{\"code\":\"\",\"message\":\"\"}}") - 1
-               + value.len + ngx_strlen(message);
-
-    body.data = ngx_pnalloc(r->pool, body.len);
-    if (body.data == NULL) {
-        return NGX_ERROR;
-    }
-
-    (void) ngx_snprintf(body.data, body.len,
-                        "{\"error\":{\"code\":\"%s\",\"message\":\"%s\"}}",
-                        code, message);
-
-    return ngx_http_nango_answer(r, status, &body);
+    return ngx_http_nango_answer(r, status, body);
 }
 
 
 ngx_int_t
-ngx_http_nango_not_allowed(ngx_http_request_t *r, const char *allow)
+ngx_http_nango_not_allowed(ngx_http_request_t *r)
 {
-    ngx_str_t  value;
+    ngx_http_nango_loc_conf_t  *nlcf;
 
-    value.data = (u_char *) allow;
-    value.len = ngx_strlen(allow);
+    nlcf = ngx_http_get_module_loc_conf(r, ngx_http_nango_module);
 
-    if (ngx_http_nango_header(r, "Allow", &value) != NGX_OK) {
+    if (ngx_http_nango_header(r, "Allow", &nlcf->endpoint.methods) != NGX_OK) {
         return NGX_ERROR;
     }
 
@@ -231,97 +240,33 @@ ngx_http_nango_hold(ngx_http_request_t *r)
 
 
 ngx_int_t
-ngx_http_nango_body(ngx_http_request_t *r, ngx_str_t *body)
+ngx_http_nango_held(ngx_http_request_t *r)
 {
-    u_char       *p;
-    size_t        len;
-    ssize_t       n;
-    ngx_buf_t    *b;
-    ngx_chain_t  *cl;
+    r->main->count++;
 
-    ngx_str_null(body);
+    ngx_http_nango_hold(r);
 
-    if (r->request_body == NULL || r->request_body->bufs == NULL) {
-        return NGX_OK;
-    }
-
-    cl = r->request_body->bufs;
-
-    if (cl->next == NULL && ngx_buf_in_memory(cl->buf)) {
-        body->data = cl->buf->pos;
-        body->len = cl->buf->last - cl->buf->pos;
-        return NGX_OK;
-    }
-
-    len = 0;
-
-    for ( /* void */ ; cl; cl = cl->next) {
-        len += ngx_buf_size(cl->buf);
-    }
-
-    if (len == 0) {
-        return NGX_OK;
-    }
-
-    p = ngx_pnalloc(r->pool, len);
-    if (p == NULL) {
-        return NGX_ERROR;
-    }
-
-    body->data = p;
-    body->len = len;
-
-    for (cl = r->request_body->bufs; cl; cl = cl->next) {
-        b = cl->buf;
-
-        /* The end of a body may be a buffer that is neither. */
-
-        if (ngx_buf_size(b) == 0) {
-            continue;
-        }
-
-        if (ngx_buf_in_memory(b)) {
-            p = ngx_cpymem(p, b->pos, b->last - b->pos);
-            continue;
-        }
-
-        n = ngx_read_file(b->file, p, (size_t) (b->file_last - b->file_pos),
-                          b->file_pos);
-        if (n != b->file_last - b->file_pos) {
-            return NGX_ERROR;
-        }
-
-        p += n;
-    }
-
-    return NGX_OK;
+    return NGX_DONE;
 }
 
 
-ngx_uint_t
-ngx_http_nango_is_json(ngx_http_request_t *r)
+ngx_int_t
+ngx_http_nango_api_needed(ngx_http_request_t *r, ngx_int_t *rc)
 {
-    u_char     *p, *last;
-    ngx_str_t  *type;
+    ngx_http_nango_loc_conf_t  *nlcf;
 
-    if (r->headers_in.content_type == NULL) {
-        return 0;
+    nlcf = ngx_http_get_module_loc_conf(r, ngx_http_nango_module);
+
+    if (nlcf->endpoint.environment->authorization.len) {
+        return NGX_OK;
     }
 
-    type = &r->headers_in.content_type->value;
+    ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                  "nango: environment \"%V\" has no api_key",
+                  &nlcf->endpoint.environment->name);
 
-    p = type->data;
-    last = p + type->len;
-
-    if (type->len < sizeof("application/json") - 1
-        || ngx_strncasecmp(p, (u_char *) "application/json",
-                           sizeof("application/json") - 1)
-           != 0)
-    {
-        return 0;
-    }
-
-    p += sizeof("application/json") - 1;
-
-    return p == last || *p == ';' || *p == ' ' || *p == '\t';
+    *rc = ngx_http_nango_error(r, NGX_HTTP_SERVICE_UNAVAILABLE,
+                               "nango_unavailable",
+                               "Nango cannot be asked here");
+    return NGX_DECLINED;
 }

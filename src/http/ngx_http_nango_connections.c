@@ -3,74 +3,53 @@
  *
  * nango_connections [environment];
  *
- * The caller's connections, from a snapshot of the store.  A list sees at
- * least what was acknowledged before it was asked for: if the fold is behind,
- * the request waits for it, a second at most and without holding anything but
- * itself.
+ * The caller's connections: GET lists them, or waits until something of them
+ * changes; POST asks Nango how one of them is, and records what it says;
+ * DELETE removes one at Nango and then here.  POST and DELETE are in
+ * ngx_http_nango_verify.c and ngx_http_nango_delete.c.
  */
 
-#include "ngx_http_nango.h"
-#include "ngx_nango_store.h"
+#include "ngx_http_nango_connections.h"
+#include "ngx_http_nango_json.h"
+#include "ngx_nango_watch.h"
 
-#include <jansson.h>
-
-
-#define NGX_HTTP_NANGO_LIMIT      100
-#define NGX_HTTP_NANGO_LIMIT_MAX  1000
 
 /* Of a filtered list; what is left is for the next page. */
 #define NGX_HTTP_NANGO_SCAN_MAX   10000
 
-#define NGX_HTTP_NANGO_FOLD_WAIT  1000
-
 
 typedef struct {
-    ngx_http_request_t    *request;
-    ngx_nango_wait_t       wait;
-    ngx_msec_t             deadline;
-    ngx_array_t            owners;      /* nango_tag_t */
+    ngx_http_request_t      *request;
+    ngx_http_nango_look_t    look;
+    ngx_nango_watch_t        watch;
+    ngx_event_t              timeout;
+    ngx_array_t              owners;        /* nango_tag_t */
+    nango_query_t            query;
 
-    /* The query. */
-    u_char                 key[NANGO_KEY_LEN];
-    ngx_str_t              integration;
-    ngx_uint_t             limit;
-    uint64_t               before;
-    uint64_t               since;
+    ngx_str_t                text;          /* of the answer */
+    uint64_t                 applied;
 
-    unsigned               one:1;
-    unsigned               has_since:1;
-    unsigned               waiting:1;
-} ngx_http_nango_connections_t;
+    unsigned                 wait:1;        /* there is time left for it */
+    unsigned                 watching:1;
+} ngx_http_nango_list_t;
 
 
 static ngx_int_t ngx_http_nango_connections_handler(ngx_http_request_t *r);
-static const char *ngx_http_nango_connections_query(ngx_http_request_t *r,
-    ngx_http_nango_connections_t *q);
-static ngx_int_t ngx_http_nango_arg(ngx_http_request_t *r, const char *name,
-    ngx_str_t *value);
-static ngx_int_t ngx_http_nango_connections_run(ngx_http_request_t *r,
-    ngx_http_nango_connections_t *q);
-static ngx_uint_t ngx_http_nango_connections_wait(
-    ngx_http_nango_connections_t *q, uint64_t sequence);
-static void ngx_http_nango_connections_wake(ngx_nango_wait_t *wait);
-static void ngx_http_nango_connections_cleanup(void *data);
-static ngx_int_t ngx_http_nango_connections_one(ngx_http_request_t *r,
-    ngx_http_nango_connections_t *q, nango_reader_t *reader, json_t **json);
-static ngx_int_t ngx_http_nango_connections_list(ngx_http_request_t *r,
-    ngx_http_nango_connections_t *q, nango_reader_t *reader, json_t **json);
-static json_t *ngx_http_nango_connection_json(ngx_http_request_t *r,
-    ngx_http_nango_connections_t *q, nango_connection_t *c);
-static json_t *ngx_http_nango_json_string(nango_str_t s);
-static json_t *ngx_http_nango_json_time(uint64_t ms);
-static json_t *ngx_http_nango_json_hex(const u_char *data, size_t len);
-static ngx_int_t ngx_http_nango_json_text(ngx_http_request_t *r,
-    json_t *json, ngx_str_t *text);
-
-
-/* Nango's own names for it. */
-static const char  *ngx_http_nango_integration_args[] = {
-    "integration", "integration_id", "provider_config_key"
-};
+static ngx_int_t ngx_http_nango_connections_list(ngx_http_request_t *r);
+static ngx_int_t ngx_http_nango_list_look(ngx_http_request_t *r,
+    nango_reader_t *reader, void *data);
+static ngx_int_t ngx_http_nango_list_one(ngx_http_request_t *r,
+    ngx_http_nango_list_t *list, nango_reader_t *reader);
+static ngx_int_t ngx_http_nango_list_page(ngx_http_request_t *r,
+    ngx_http_nango_list_t *list, nango_reader_t *reader, int changed);
+static ngx_int_t ngx_http_nango_list_then(ngx_http_request_t *r, ngx_int_t rc,
+    void *data);
+static ngx_int_t ngx_http_nango_list_watch(ngx_http_request_t *r,
+    ngx_http_nango_list_t *list);
+static void ngx_http_nango_list_changed(ngx_nango_watch_t *watch);
+static void ngx_http_nango_list_timeout(ngx_event_t *ev);
+static void ngx_http_nango_list_again(ngx_http_nango_list_t *list);
+static void ngx_http_nango_list_cleanup(void *data);
 
 
 char *
@@ -92,6 +71,8 @@ ngx_http_nango_connections(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         nlcf->endpoint.environment_name = value[1];
     }
 
+    ngx_str_set(&nlcf->endpoint.methods, "GET, HEAD, POST, DELETE");
+
     nlcf->endpoint.browser = 1;
     nlcf->endpoint.store = 1;
 
@@ -102,40 +83,81 @@ ngx_http_nango_connections(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 static ngx_int_t
 ngx_http_nango_connections_handler(ngx_http_request_t *r)
 {
-    ngx_int_t                      rc;
-    const char                    *error;
-    ngx_http_cleanup_t            *cln;
-    ngx_http_nango_connections_t  *q;
+    switch (r->method) {
 
-    if (!(r->method & (NGX_HTTP_GET|NGX_HTTP_HEAD))) {
-        return ngx_http_nango_not_allowed(r, "GET, HEAD");
+    case NGX_HTTP_GET:
+    case NGX_HTTP_HEAD:
+        return ngx_http_nango_connections_list(r);
+
+    case NGX_HTTP_POST:
+        return ngx_http_nango_connections_verify(r);
+
+    case NGX_HTTP_DELETE:
+        return ngx_http_nango_connections_delete(r);
+
+    default:
+        return ngx_http_nango_not_allowed(r);
+    }
+}
+
+
+ngx_int_t
+ngx_http_nango_query(ngx_http_request_t *r, ngx_array_t *owners,
+    nango_query_t *query, ngx_int_t *rc)
+{
+    u_char      *p;
+    const char  *error;
+
+    if (ngx_array_init(owners, r->pool, NANGO_TAGS_MAX, sizeof(nango_tag_t))
+        != NGX_OK)
+    {
+        *rc = NGX_ERROR;
+        return NGX_DECLINED;
     }
 
-    q = ngx_pcalloc(r->pool, sizeof(ngx_http_nango_connections_t));
+    if (ngx_http_nango_owners(r, owners, rc) != NGX_OK) {
+        return NGX_DECLINED;
+    }
+
+    p = ngx_pnalloc(r->pool, r->args.len + 1);
+    if (p == NULL) {
+        *rc = NGX_ERROR;
+        return NGX_DECLINED;
+    }
+
+    error = nango_query_parse(query, ngx_nango_str(&r->args), p);
+
+    if (error) {
+        *rc = ngx_http_nango_error(r, NGX_HTTP_BAD_REQUEST, "invalid_body",
+                                   error);
+        return NGX_DECLINED;
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_nango_connections_list(ngx_http_request_t *r)
+{
+    ngx_int_t               rc;
+    ngx_http_cleanup_t     *cln;
+    ngx_http_nango_list_t  *list;
+
+    list = ngx_pcalloc(r->pool, sizeof(ngx_http_nango_list_t));
     cln = ngx_http_cleanup_add(r, 0);
 
-    if (q == NULL || cln == NULL
-        || ngx_array_init(&q->owners, r->pool, NANGO_TAGS_MAX,
-                          sizeof(nango_tag_t))
-           != NGX_OK)
-    {
+    if (list == NULL || cln == NULL) {
         return NGX_ERROR;
     }
 
-    q->request = r;
+    list->request = r;
 
-    cln->handler = ngx_http_nango_connections_cleanup;
-    cln->data = q;
+    cln->handler = ngx_http_nango_list_cleanup;
+    cln->data = list;
 
-    if (ngx_http_nango_owners(r, &q->owners, &rc) != NGX_OK) {
+    if (ngx_http_nango_query(r, &list->owners, &list->query, &rc) != NGX_OK) {
         return rc;
-    }
-
-    error = ngx_http_nango_connections_query(r, q);
-
-    if (error) {
-        return ngx_http_nango_error(r, NGX_HTTP_BAD_REQUEST, "invalid_body",
-                                    error);
     }
 
     rc = ngx_http_discard_request_body(r);
@@ -143,339 +165,103 @@ ngx_http_nango_connections_handler(ngx_http_request_t *r)
         return rc;
     }
 
-    q->deadline = ngx_current_msec + NGX_HTTP_NANGO_FOLD_WAIT;
+    list->wait = (list->query.wait != 0);
 
-    rc = ngx_http_nango_connections_run(r, q);
+    list->look.look = ngx_http_nango_list_look;
+    list->look.then = ngx_http_nango_list_then;
+    list->look.data = list;
 
-    if (rc == NGX_AGAIN) {
-        r->main->count++;
-        ngx_http_nango_hold(r);
-        return NGX_DONE;
-    }
+    rc = ngx_http_nango_look(r, &list->look);
 
-    return rc;
+    return (rc == NGX_AGAIN) ? ngx_http_nango_held(r) : rc;
 }
 
 
-/* NULL, or what is wrong. */
-
-static const char *
-ngx_http_nango_connections_query(ngx_http_request_t *r,
-    ngx_http_nango_connections_t *q)
-{
-    u_char      cursor[8];
-    ngx_int_t   n;
-    ngx_str_t   id, limit, before, since;
-    ngx_uint_t  i;
-
-    /* What cannot be read is an error: without it, it would be all. */
-
-    if (ngx_http_nango_arg(r, "id", &id) == NGX_ERROR
-        || ngx_http_nango_arg(r, "limit", &limit) == NGX_ERROR
-        || ngx_http_nango_arg(r, "cursor", &before) == NGX_ERROR
-        || ngx_http_nango_arg(r, "since", &since) == NGX_ERROR)
-    {
-        return "the query could not be read";
-    }
-
-    for (i = 0; i < 3 && q->integration.data == NULL; i++) {
-        if (ngx_http_nango_arg(r, ngx_http_nango_integration_args[i],
-                               &q->integration)
-            == NGX_ERROR)
-        {
-            return "the query could not be read";
-        }
-    }
-
-    if (id.data) {
-        /* An id of another form is one that nobody has. */
-
-        if (nango_unhex(q->key, NANGO_KEY_LEN, ngx_nango_str(&id)) != 0) {
-            ngx_memzero(q->key, NANGO_KEY_LEN);
-        }
-
-        q->one = 1;
-    }
-
-    q->limit = NGX_HTTP_NANGO_LIMIT;
-
-    if (limit.data) {
-        n = ngx_atoi(limit.data, limit.len);
-
-        if (n < 1 || n > NGX_HTTP_NANGO_LIMIT_MAX) {
-            return "limit must be a number from 1 to 1000";
-        }
-
-        q->limit = n;
-    }
-
-    if (before.data) {
-
-        if (nango_unhex(cursor, sizeof(cursor), ngx_nango_str(&before)) != 0) {
-            return "cursor must be one that a list has returned as next";
-        }
-
-        for (i = 0; i < sizeof(cursor); i++) {
-            q->before = (q->before << 8) | cursor[i];
-        }
-    }
-
-    if (since.data) {
-        n = ngx_atoi(since.data, since.len);
-
-        if (n == NGX_ERROR) {
-            return "since must be the sequence that a list has returned";
-        }
-
-        q->since = n;
-        q->has_since = 1;
-    }
-
-    return NULL;
-}
-
-
-/* NGX_OK; NGX_DECLINED: not there, value->data is NULL; NGX_ERROR. */
+/* NGX_OK and the answer's text; NGX_DECLINED; NGX_AGAIN: nothing changed. */
 
 static ngx_int_t
-ngx_http_nango_arg(ngx_http_request_t *r, const char *name, ngx_str_t *value)
+ngx_http_nango_list_look(ngx_http_request_t *r, nango_reader_t *reader,
+    void *data)
 {
-    u_char     *p, *src, *dst;
-    ngx_str_t   raw;
+    ngx_http_nango_list_t *list = data;
 
-    ngx_str_null(value);
+    int                         changed;
+    nango_error_t               err;
+    ngx_http_nango_loc_conf_t  *nlcf;
 
-    if (r->args.len == 0
-        || ngx_http_arg(r, (u_char *) name, ngx_strlen(name), &raw) != NGX_OK)
-    {
-        return NGX_DECLINED;
+    nlcf = ngx_http_get_module_loc_conf(r, ngx_http_nango_module);
+
+    if (list->query.one) {
+        return ngx_http_nango_list_one(r, list, reader);
     }
 
-    p = ngx_pnalloc(r->pool, raw.len + 1);
-    if (p == NULL) {
-        return NGX_ERROR;
-    }
+    list->applied = nango_reader_applied(reader);
 
-    ngx_memcpy(p, raw.data, raw.len);
-    p[raw.len] = '\0';
+    changed = 1;
 
-    for (src = p; src < p + raw.len; src++) {
-        if (*src == '+') {
-            *src = ' ';
+    /* A sequence from the future is one of another log. */
+
+    if (list->query.has_since && list->query.since <= list->applied) {
+
+        changed = nango_reader_changed(reader,
+                           ngx_nango_str(&nlcf->endpoint.environment->name),
+                           list->owners.elts, list->owners.nelts,
+                           list->query.since, &err);
+        if (changed == -1) {
+            return ngx_http_nango_unreadable(r, &err);
         }
     }
 
-    src = p;
-    dst = p;
-
-    ngx_unescape_uri(&dst, &src, raw.len, 0);
-
-    value->data = p;
-    value->len = dst - p;
-
-    return NGX_OK;
-}
-
-
-static ngx_int_t
-ngx_http_nango_connections_run(ngx_http_request_t *r,
-    ngx_http_nango_connections_t *q)
-{
-    json_t          *json;
-    uint64_t         last;
-    ngx_int_t        rc;
-    ngx_str_t        text;
-    nango_reader_t  *reader;
-
-    reader = ngx_nango_store_snapshot();
-
-    if (reader == NULL) {
-
-        if (ngx_nango_store_opening()
-            && ngx_http_nango_connections_wait(q, 0))
-        {
-            return NGX_AGAIN;
-        }
-
-        return ngx_http_nango_error(r, NGX_HTTP_SERVICE_UNAVAILABLE,
-                                    "store_unavailable",
-                                    "Connections cannot be read now");
-    }
-
-    last = nango_reader_last(reader);
-
-    if (last > nango_reader_applied(reader)
-        && ngx_http_nango_connections_wait(q, last))
-    {
-        nango_reader_end(reader);
+    if (!changed && list->wait && !ngx_exiting) {
         return NGX_AGAIN;
     }
 
-    json = NULL;
-
-    if (q->one) {
-        rc = ngx_http_nango_connections_one(r, q, reader, &json);
-
-    } else {
-        rc = ngx_http_nango_connections_list(r, q, reader, &json);
-    }
-
-    nango_reader_end(reader);
-
-    if (rc == NGX_DECLINED) {
-        return ngx_http_nango_error(r, NGX_HTTP_NOT_FOUND,
-                                    "connection_not_found",
-                                    "There is no such connection");
-    }
-
-    if (rc == NGX_BUSY) {
-        return ngx_http_nango_error(r, NGX_HTTP_SERVICE_UNAVAILABLE,
-                                    "store_unavailable",
-                                    "Connections cannot be read now");
-    }
-
-    if (rc == NGX_OK) {
-        rc = ngx_http_nango_json_text(r, json, &text);
-    }
-
-    json_decref(json);
-
-    if (rc != NGX_OK) {
-        return NGX_ERROR;
-    }
-
-    return ngx_http_nango_answer(r, NGX_HTTP_OK, &text);
+    return ngx_http_nango_list_page(r, list, reader, changed != 0);
 }
 
-
-/* 0: it has waited long enough, and is answered from what is there. */
-
-static ngx_uint_t
-ngx_http_nango_connections_wait(ngx_http_nango_connections_t *q,
-    uint64_t sequence)
-{
-    ngx_msec_int_t  left;
-
-    left = (ngx_msec_int_t) (q->deadline - ngx_current_msec);
-
-    if (left <= 0) {
-        return 0;
-    }
-
-    /* What came while it waited is not waited for. */
-
-    if (q->wait.sequence && sequence > q->wait.sequence) {
-        return 0;
-    }
-
-    q->wait.handler = ngx_http_nango_connections_wake;
-    q->wait.data = q;
-    q->waiting = 1;
-
-    ngx_nango_store_wait(&q->wait, sequence, left);
-
-    return 1;
-}
-
-
-static void
-ngx_http_nango_connections_wake(ngx_nango_wait_t *wait)
-{
-    ngx_int_t                      rc;
-    ngx_http_request_t            *r;
-    ngx_http_nango_connections_t  *q;
-
-    q = wait->data;
-    r = q->request;
-
-    q->waiting = 0;
-
-    ngx_http_set_log_request(r->connection->log, r);
-
-    rc = ngx_http_nango_connections_run(r, q);
-
-    if (rc != NGX_AGAIN) {
-        ngx_http_nango_finish(r, rc);
-    }
-}
-
-
-static void
-ngx_http_nango_connections_cleanup(void *data)
-{
-    ngx_http_nango_connections_t *q = data;
-
-    if (q->waiting) {
-        ngx_nango_store_wait_cancel(&q->wait);
-        q->waiting = 0;
-    }
-}
-
-
-/*
- * NGX_OK and *json, NGX_DECLINED: none of the caller's, NGX_BUSY: the store
- * cannot be read, NGX_ERROR.
- */
 
 static ngx_int_t
-ngx_http_nango_connections_one(ngx_http_request_t *r,
-    ngx_http_nango_connections_t *q, nango_reader_t *reader, json_t **json)
+ngx_http_nango_list_one(ngx_http_request_t *r, ngx_http_nango_list_t *list,
+    nango_reader_t *reader)
 {
-    int                         rc;
-    ngx_uint_t                  i;
-    nango_str_t                 value;
-    nango_tag_t                *owner;
-    nango_error_t               err;
+    json_t                     *json;
+    ngx_int_t                   rc;
     nango_connection_t          c;
     ngx_http_nango_loc_conf_t  *nlcf;
 
     nlcf = ngx_http_get_module_loc_conf(r, ngx_http_nango_module);
 
-    rc = nango_reader_connection(reader, q->key, &c, &err);
-
-    if (rc == -1) {
-        ngx_log_error(NGX_LOG_CRIT, r->connection->log, 0, "nango: %s",
-                      err.text);
-        return NGX_BUSY;
+    rc = ngx_http_nango_find(r, reader, nlcf->endpoint.environment,
+                             &list->owners, list->query.key, &c);
+    if (rc != NGX_OK) {
+        return rc;
     }
 
-    if (rc == 0 || c.status == NANGO_STATUS_DELETED
-        || !nango_str_eq(c.environment,
-                         ngx_nango_str(&nlcf->endpoint.environment->name)))
+    if (list->query.integration.data
+        && !nango_str_eq(c.integration, list->query.integration))
     {
         return NGX_DECLINED;
     }
 
-    owner = q->owners.elts;
+    json = ngx_http_nango_connection_json(r, &list->owners, &c);
 
-    for (i = 0; i < q->owners.nelts; i++) {
-        value = nango_connection_tag(&c, owner[i].name);
+    rc = ngx_http_nango_json_text(r, json, &list->text);
 
-        if (value.data == NULL || !nango_str_eq(value, owner[i].value)) {
-            return NGX_DECLINED;
-        }
-    }
+    json_decref(json);
 
-    if (q->integration.data
-        && !nango_str_eq(c.integration, ngx_nango_str(&q->integration)))
-    {
-        return NGX_DECLINED;
-    }
-
-    *json = ngx_http_nango_connection_json(r, q, &c);
-
-    return *json ? NGX_OK : NGX_ERROR;
+    return rc;
 }
 
 
 static ngx_int_t
-ngx_http_nango_connections_list(ngx_http_request_t *r,
-    ngx_http_nango_connections_t *q, nango_reader_t *reader, json_t **json)
+ngx_http_nango_list_page(ngx_http_request_t *r, ngx_http_nango_list_t *list,
+    nango_reader_t *reader, int changed)
 {
-    int                         rc, changed;
-    json_t                     *list, *item, *next;
+    int                         rc;
+    json_t                     *page, *item, *next;
     u_char                      cursor[8];
     uint64_t                    last;
+    ngx_int_t                   ok;
     ngx_uint_t                  i, n, scanned;
     nango_owned_t              *owned;
     nango_error_t               err;
@@ -484,25 +270,15 @@ ngx_http_nango_connections_list(ngx_http_request_t *r,
 
     nlcf = ngx_http_get_module_loc_conf(r, ngx_http_nango_module);
 
-    changed = 1;
-
-    if (q->has_since) {
-        changed = nango_reader_changed(reader,
-                           ngx_nango_str(&nlcf->endpoint.environment->name),
-                           q->owners.elts, q->owners.nelts, q->since, &err);
-        if (changed == -1) {
-            goto failed;
-        }
-    }
-
     owned = nango_owned_open(reader,
                            ngx_nango_str(&nlcf->endpoint.environment->name),
-                           q->owners.elts, q->owners.nelts, q->before, &err);
+                           list->owners.elts, list->owners.nelts,
+                           list->query.before, &err);
     if (owned == NULL) {
-        goto failed;
+        return ngx_http_nango_unreadable(r, &err);
     }
 
-    list = json_array();
+    page = json_array();
     next = NULL;
     last = 0;
     n = 0;
@@ -510,7 +286,7 @@ ngx_http_nango_connections_list(ngx_http_request_t *r,
 
     while ((rc = nango_owned_next(owned, &c, &err)) == 1) {
 
-        if (n == q->limit || scanned == NGX_HTTP_NANGO_SCAN_MAX) {
+        if (n == list->query.limit || scanned == NGX_HTTP_NANGO_SCAN_MAX) {
             /* There is one more than fits. */
 
             for (i = 0; i < sizeof(cursor); i++) {
@@ -524,17 +300,17 @@ ngx_http_nango_connections_list(ngx_http_request_t *r,
         last = c.created_sequence;
         scanned++;
 
-        if (q->integration.data
-            && !nango_str_eq(c.integration, ngx_nango_str(&q->integration)))
+        if (list->query.integration.data
+            && !nango_str_eq(c.integration, list->query.integration))
         {
             continue;
         }
 
-        item = ngx_http_nango_connection_json(r, q, &c);
+        item = ngx_http_nango_connection_json(r, &list->owners, &c);
 
-        if (item == NULL || json_array_append_new(list, item) != 0) {
+        if (item == NULL || json_array_append_new(page, item) != 0) {
             nango_owned_close(owned);
-            json_decref(list);
+            json_decref(page);
             return NGX_ERROR;
         }
 
@@ -544,168 +320,154 @@ ngx_http_nango_connections_list(ngx_http_request_t *r,
     nango_owned_close(owned);
 
     if (rc == -1) {
-        json_decref(list);
-        goto failed;
+        json_decref(page);
+        return ngx_http_nango_unreadable(r, &err);
     }
 
-    *json = json_pack("{s:o, s:I, s:o, s:b, s:o}",
-                      "connections", list,
-                      "sequence", (json_int_t) nango_reader_applied(reader),
-                      "log", ngx_http_nango_json_hex(
-                                 nango_store_id(ngx_nango_store()),
-                                 NANGO_STORE_ID_LEN),
-                      "changed", changed != 0,
-                      "next", next ? next : json_null());
+    page = json_pack("{s:o, s:I, s:o, s:b, s:o}",
+                     "connections", page,
+                     "sequence", (json_int_t) nango_reader_applied(reader),
+                     "log", ngx_http_nango_json_hex(
+                                nango_store_id(ngx_nango_store()),
+                                NANGO_STORE_ID_LEN),
+                     "changed", changed,
+                     "next", next ? next : json_null());
 
-    return *json ? NGX_OK : NGX_ERROR;
+    ok = ngx_http_nango_json_text(r, page, &list->text);
 
-failed:
+    json_decref(page);
 
-    ngx_log_error(NGX_LOG_CRIT, r->connection->log, 0, "nango: %s", err.text);
-
-    return NGX_BUSY;
+    return ok;
 }
 
 
-static json_t *
-ngx_http_nango_connection_json(ngx_http_request_t *r,
-    ngx_http_nango_connections_t *q, nango_connection_t *c)
+static ngx_int_t
+ngx_http_nango_list_then(ngx_http_request_t *r, ngx_int_t rc, void *data)
 {
-    size_t                      n;
-    json_t                     *json, *error, *owner, *tags;
-    ngx_uint_t                  i;
-    nango_tag_t                *tag;
+    ngx_http_nango_list_t *list = data;
+
+    switch (rc) {
+
+    case NGX_OK:
+        return ngx_http_nango_answer(r, NGX_HTTP_OK, &list->text);
+
+    case NGX_DECLINED:
+        return ngx_http_nango_error(r, NGX_HTTP_NOT_FOUND,
+                                    "connection_not_found",
+                                    "There is no such connection");
+
+    case NGX_AGAIN:
+        return ngx_http_nango_list_watch(r, list);
+
+    default: /* NGX_ERROR */
+        return NGX_ERROR;
+    }
+}
+
+
+/* It costs its own memory, a place in a list and a timer until then. */
+
+static ngx_int_t
+ngx_http_nango_list_watch(ngx_http_request_t *r, ngx_http_nango_list_t *list)
+{
+    nango_tag_t                *owner;
     ngx_http_nango_loc_conf_t  *nlcf;
 
     nlcf = ngx_http_get_module_loc_conf(r, ngx_http_nango_module);
 
-    owner = json_object();
-    tag = q->owners.elts;
+    owner = list->owners.elts;
 
-    for (i = 0; i < q->owners.nelts; i++) {
-        (void) json_object_setn_new(owner, (char *) tag[i].name.data,
-                                    tag[i].name.len,
-                                    ngx_http_nango_json_string(tag[i].value));
-    }
-
-    error = json_null();
-
-    if (c->status == NANGO_STATUS_INVALID) {
-        error = json_pack("{s:o, s:o}",
-                          "type", ngx_http_nango_json_string(c->error_type),
-                          "description",
-                          ngx_http_nango_json_string(c->error_text));
-    }
-
-    json = json_pack("{s:o, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:o, s:o}",
-                     "id", ngx_http_nango_json_hex(c->key, NANGO_KEY_LEN),
-                     "integration", ngx_http_nango_json_string(c->integration),
-                     "provider", ngx_http_nango_json_string(c->provider),
-                     "status", c->status == NANGO_STATUS_VALID ? "valid"
-                                                               : "invalid",
-                     "status_since", ngx_http_nango_json_time(c->status_since),
-                     "checked_at", ngx_http_nango_json_time(c->checked_at),
-                     "error", error,
-                     "owner", owner,
-                     "created_at", ngx_http_nango_json_time(c->created_at),
-                     "updated_at", ngx_http_nango_json_time(c->updated_at));
-
-    if (json == NULL) {
-        return NULL;
-    }
-
-    if (nlcf->expose & NGX_HTTP_NANGO_EXPOSE_CONNECTION_ID) {
-        (void) json_object_set_new(json, "connection_id",
-                                 ngx_http_nango_json_string(c->connection_id));
-    }
-
-    if (nlcf->expose & NGX_HTTP_NANGO_EXPOSE_TAGS) {
-        tags = json_object();
-
-        for (n = 0; n < c->ntags; n++) {
-            (void) json_object_setn_new(tags, (char *) c->tags[n].name.data,
-                                   c->tags[n].name.len,
-                                   ngx_http_nango_json_string(
-                                       c->tags[n].value));
-        }
-
-        (void) json_object_set_new(json, "tags", tags);
-    }
-
-    return json;
-}
-
-
-/* null for an absent one, and for what a damaged page may hold. */
-
-static json_t *
-ngx_http_nango_json_string(nango_str_t s)
-{
-    json_t  *json;
-
-    if (s.data == NULL) {
-        return json_null();
-    }
-
-    json = json_stringn((char *) s.data, s.len);
-
-    return json ? json : json_null();
-}
-
-
-static json_t *
-ngx_http_nango_json_time(uint64_t ms)
-{
-    u_char    text[sizeof("1970-01-01T00:00:00.000Z") + 16], *p;
-    ngx_tm_t  tm;
-
-    if (ms == 0) {
-        return json_null();
-    }
-
-    ngx_gmtime((time_t) (ms / 1000), &tm);
-
-    p = ngx_snprintf(text, sizeof(text), "%4d-%02d-%02dT%02d:%02d:%02d.%03uLZ",
-                     tm.ngx_tm_year, tm.ngx_tm_mon, tm.ngx_tm_mday,
-                     tm.ngx_tm_hour, tm.ngx_tm_min, tm.ngx_tm_sec, ms % 1000);
-
-    return json_stringn((char *) text, p - text);
-}
-
-
-static json_t *
-ngx_http_nango_json_hex(const u_char *data, size_t len)
-{
-    u_char  hex[2 * NANGO_STORE_ID_LEN];
-
-    nango_hex(hex, data, len);
-
-    return json_stringn((char *) hex, 2 * len);
-}
-
-
-/*
- * Twice, for its length first: jansson 2.14's json_dumps() does not notice
- * that there is no memory for a member's name.
- */
-
-static ngx_int_t
-ngx_http_nango_json_text(ngx_http_request_t *r, json_t *json, ngx_str_t *text)
-{
-    text->len = json_dumpb(json, NULL, 0, JSON_COMPACT);
-
-    if (text->len == 0) {
-        return NGX_ERROR;
-    }
-
-    text->data = ngx_pnalloc(r->pool, text->len);
-
-    if (text->data == NULL
-        || json_dumpb(json, (char *) text->data, text->len, JSON_COMPACT)
-           != text->len)
+    if (nango_owner_key(list->watch.key,
+                        ngx_nango_str(&nlcf->endpoint.environment->name),
+                        owner->name, owner->value)
+        != 0)
     {
         return NGX_ERROR;
     }
 
-    return NGX_OK;
+    if (list->timeout.handler == NULL) {
+        list->timeout.handler = ngx_http_nango_list_timeout;
+        list->timeout.data = r->connection;
+        list->timeout.log = r->connection->log;
+
+        ngx_http_nango_ctx(r)->state = list;
+
+        ngx_add_timer(&list->timeout, (ngx_msec_t) list->query.wait * 1000);
+    }
+
+    list->watch.handler = ngx_http_nango_list_changed;
+    list->watch.data = list;
+    list->watching = 1;
+
+    ngx_nango_watch(&list->watch, list->applied);
+
+    return NGX_AGAIN;
+}
+
+
+static void
+ngx_http_nango_list_changed(ngx_nango_watch_t *watch)
+{
+    ngx_http_nango_list_t *list = watch->data;
+
+    list->watching = 0;
+
+    ngx_http_nango_list_again(list);
+}
+
+
+static void
+ngx_http_nango_list_timeout(ngx_event_t *ev)
+{
+    ngx_http_nango_list_t  *list;
+
+    list = (ngx_http_nango_list_t *)
+               ((u_char *) ev - offsetof(ngx_http_nango_list_t, timeout));
+
+    list->wait = 0;
+
+    if (list->watching) {
+        ngx_nango_watch_cancel(&list->watch);
+        list->watching = 0;
+
+        ngx_http_nango_list_again(list);
+    }
+}
+
+
+static void
+ngx_http_nango_list_again(ngx_http_nango_list_t *list)
+{
+    ngx_int_t            rc;
+    ngx_http_request_t  *r;
+
+    r = list->request;
+
+    ngx_http_set_log_request(r->connection->log, r);
+
+    /* What it was woken for is there; more is not waited for. */
+
+    list->look.sequence = list->applied ? list->applied : 1;
+
+    rc = ngx_http_nango_look(r, &list->look);
+
+    if (rc != NGX_AGAIN) {
+        ngx_http_nango_finish(r, rc);
+    }
+}
+
+
+static void
+ngx_http_nango_list_cleanup(void *data)
+{
+    ngx_http_nango_list_t *list = data;
+
+    if (list->watching) {
+        ngx_nango_watch_cancel(&list->watch);
+        list->watching = 0;
+    }
+
+    if (list->timeout.timer_set) {
+        ngx_del_timer(&list->timeout);
+    }
 }

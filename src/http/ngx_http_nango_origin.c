@@ -1,31 +1,159 @@
 /*
  * Copyright (C) nginx-nango authors
  *
+ * nango_allow_origin origin ...;
+ *
  * The origin check of browser-facing endpoints, in the preaccess phase: before
- * anything is asked of an authentication service on behalf of a foreign page.
+ * anything is asked of an authentication service on behalf of a foreign page,
+ * and before a preflight, which carries no cookie, would fail there.
  *
  * Cookies and basic authentication come along with a request that a foreign
  * page makes, so without this check any page could act for its visitor.  Own
  * is an origin whose host and port are those of the Host header; the scheme is
  * not compared, since TLS may have ended before us.  What sends no Origin and
  * no Sec-Fetch-Site is no browser, or one too old to be fooled usefully.
+ *
+ * Pages of the origins in the list may ask as well; the header filter tells
+ * their browser so on every answer, nginx's own 401 included, since a page
+ * cannot read what it may not see.
  */
 
 #include "ngx_http_nango.h"
 
 
+/* How long a browser may remember a preflight, in seconds. */
+#define NGX_HTTP_NANGO_PREFLIGHT_AGE  "600"
+
+
+/* An origin, or with a star all those below a domain. */
+typedef struct {
+    ngx_str_t    host;              /* lower case; of a wildcard: ".host" */
+    ngx_int_t    port;
+    unsigned     tls:1;
+    unsigned     wildcard:1;
+} ngx_http_nango_origin_t;
+
+
+typedef enum {
+    NGX_HTTP_NANGO_NO_ORIGIN = 0,   /* no page of another origin asks */
+    NGX_HTTP_NANGO_OWN,
+    NGX_HTTP_NANGO_LISTED,
+    NGX_HTTP_NANGO_FOREIGN
+} ngx_http_nango_origin_e;
+
+
+static ngx_http_nango_origin_e ngx_http_nango_origin(ngx_http_request_t *r,
+    ngx_http_nango_loc_conf_t *nlcf, ngx_str_t **value);
 static ngx_table_elt_t *ngx_http_nango_find_header(ngx_http_request_t *r,
     const char *name, size_t len);
 static ngx_uint_t ngx_http_nango_own_origin(ngx_http_request_t *r,
     ngx_str_t *origin);
+static ngx_uint_t ngx_http_nango_listed_origin(ngx_array_t *origins,
+    ngx_str_t *origin);
+static ngx_int_t ngx_http_nango_split_origin(ngx_str_t *origin,
+    ngx_str_t *host, ngx_int_t *port);
 static void ngx_http_nango_split_host(ngx_str_t *s, ngx_uint_t tls,
     ngx_str_t *host, ngx_int_t *port);
+static ngx_int_t ngx_http_nango_preflight(ngx_http_request_t *r,
+    ngx_http_nango_loc_conf_t *nlcf, ngx_str_t *method);
+static ngx_int_t ngx_http_nango_origin_filter(ngx_http_request_t *r);
+
+
+static ngx_http_output_header_filter_pt  ngx_http_next_header_filter;
+
+
+char *
+ngx_http_nango_allow_origin(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_http_nango_loc_conf_t *nlcf = conf;
+
+    u_char                   *p, *last;
+    ngx_int_t                 tls;
+    ngx_str_t                *value;
+    ngx_uint_t                i;
+    ngx_http_nango_origin_t  *origin;
+
+    if (nlcf->origins == NGX_CONF_UNSET_PTR) {
+        nlcf->origins = ngx_array_create(cf->pool, cf->args->nelts,
+                                         sizeof(ngx_http_nango_origin_t));
+        if (nlcf->origins == NULL) {
+            return NGX_CONF_ERROR;
+        }
+    }
+
+    value = cf->args->elts;
+
+    for (i = 1; i < cf->args->nelts; i++) {
+
+        origin = ngx_array_push(nlcf->origins);
+        if (origin == NULL) {
+            return NGX_CONF_ERROR;
+        }
+
+        ngx_memzero(origin, sizeof(ngx_http_nango_origin_t));
+
+        tls = ngx_http_nango_split_origin(&value[i], &origin->host,
+                                          &origin->port);
+
+        if (tls == NGX_ERROR) {
+            goto invalid;
+        }
+
+        origin->tls = tls;
+
+        ngx_strlow(origin->host.data, origin->host.data, origin->host.len);
+
+        p = origin->host.data;
+        last = p + origin->host.len;
+
+        if (origin->host.len > 2 && p[0] == '*' && p[1] == '.') {
+            origin->wildcard = 1;
+            origin->host.data++;
+            origin->host.len--;
+            p += 2;
+        }
+
+        if (*p == '[') {
+            continue;
+        }
+
+        for ( /* void */ ; p < last; p++) {
+            if (!((*p >= 'a' && *p <= 'z') || (*p >= '0' && *p <= '9')
+                  || *p == '.' || *p == '-' || *p == '_'))
+            {
+                goto invalid;
+            }
+        }
+    }
+
+    return NGX_CONF_OK;
+
+invalid:
+
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "invalid origin \"%V\"; it must be like "
+                       "\"https://app.example.com\", "
+                       "\"https://*.example.com\" or "
+                       "\"http://localhost:3000\", without a path, and "
+                       "never \"*\" alone", &value[i]);
+    return NGX_CONF_ERROR;
+}
+
+
+void
+ngx_http_nango_origin_init(void)
+{
+    ngx_http_next_header_filter = ngx_http_top_header_filter;
+    ngx_http_top_header_filter = ngx_http_nango_origin_filter;
+}
 
 
 ngx_int_t
 ngx_http_nango_origin_handler(ngx_http_request_t *r)
 {
-    ngx_table_elt_t            *origin, *site;
+    ngx_str_t                  *origin;
+    ngx_table_elt_t            *method;
+    ngx_http_nango_origin_e     rc;
     ngx_http_nango_loc_conf_t  *nlcf;
 
     nlcf = ngx_http_get_module_loc_conf(r, ngx_http_nango_module);
@@ -34,33 +162,72 @@ ngx_http_nango_origin_handler(ngx_http_request_t *r)
         return NGX_DECLINED;
     }
 
-    origin = ngx_http_nango_find_header(r, "origin", sizeof("origin") - 1);
+    rc = ngx_http_nango_origin(r, nlcf, &origin);
 
-    if (origin) {
+    if (rc == NGX_HTTP_NANGO_FOREIGN) {
+        ngx_http_finalize_request(r,
+            ngx_http_nango_error(r, NGX_HTTP_FORBIDDEN, "origin_not_allowed",
+                                 "Pages of this origin may not ask"));
 
-        if (ngx_http_nango_own_origin(r, &origin->value)) {
-            return NGX_DECLINED;
-        }
+        return NGX_DONE;
+    }
 
-    } else {
-        site = ngx_http_nango_find_header(r, "sec-fetch-site",
-                                          sizeof("sec-fetch-site") - 1);
+    if (rc == NGX_HTTP_NANGO_LISTED && r->method == NGX_HTTP_OPTIONS) {
 
-        if (site == NULL
-            || site->value.len != sizeof("cross-site") - 1
-            || ngx_strncasecmp(site->value.data, (u_char *) "cross-site",
-                               sizeof("cross-site") - 1)
-               != 0)
-        {
-            return NGX_DECLINED;
+        method = ngx_http_nango_find_header(r,
+                          "access-control-request-method",
+                          sizeof("access-control-request-method") - 1);
+
+        if (method) {
+            ngx_http_finalize_request(r,
+                ngx_http_nango_preflight(r, nlcf, &method->value));
+
+            return NGX_DONE;
         }
     }
 
-    ngx_http_finalize_request(r,
-        ngx_http_nango_error(r, NGX_HTTP_FORBIDDEN, "origin_not_allowed",
-                             "Pages of this origin may not ask"));
+    return NGX_DECLINED;
+}
 
-    return NGX_DONE;
+
+static ngx_http_nango_origin_e
+ngx_http_nango_origin(ngx_http_request_t *r, ngx_http_nango_loc_conf_t *nlcf,
+    ngx_str_t **value)
+{
+    ngx_table_elt_t  *origin, *site;
+
+    origin = ngx_http_nango_find_header(r, "origin", sizeof("origin") - 1);
+
+    if (origin == NULL) {
+
+        site = ngx_http_nango_find_header(r, "sec-fetch-site",
+                                          sizeof("sec-fetch-site") - 1);
+
+        if (site
+            && site->value.len == sizeof("cross-site") - 1
+            && ngx_strncasecmp(site->value.data, (u_char *) "cross-site",
+                               sizeof("cross-site") - 1)
+               == 0)
+        {
+            return NGX_HTTP_NANGO_FOREIGN;
+        }
+
+        return NGX_HTTP_NANGO_NO_ORIGIN;
+    }
+
+    *value = &origin->value;
+
+    if (ngx_http_nango_own_origin(r, &origin->value)) {
+        return NGX_HTTP_NANGO_OWN;
+    }
+
+    if (nlcf->origins
+        && ngx_http_nango_listed_origin(nlcf->origins, &origin->value))
+    {
+        return NGX_HTTP_NANGO_LISTED;
+    }
+
+    return NGX_HTTP_NANGO_FOREIGN;
 }
 
 
@@ -98,13 +265,89 @@ ngx_http_nango_find_header(ngx_http_request_t *r, const char *name, size_t len)
 static ngx_uint_t
 ngx_http_nango_own_origin(ngx_http_request_t *r, ngx_str_t *origin)
 {
-    ngx_str_t   value, host, own;
-    ngx_int_t   port, own_port;
-    ngx_uint_t  tls;
+    ngx_str_t  host, own;
+    ngx_int_t  port, own_port, tls;
 
     if (r->headers_in.host == NULL) {
         return 0;
     }
+
+    tls = ngx_http_nango_split_origin(origin, &host, &port);
+
+    if (tls == NGX_ERROR) {
+        return 0;
+    }
+
+    /*
+     * A port that is left out is the scheme's, and the scheme seen by the
+     * browser is the one in Origin.
+     */
+
+    ngx_http_nango_split_host(&r->headers_in.host->value, tls, &own,
+                              &own_port);
+
+    return port == own_port
+           && host.len == own.len
+           && ngx_strncasecmp(host.data, own.data, host.len) == 0;
+}
+
+
+static ngx_uint_t
+ngx_http_nango_listed_origin(ngx_array_t *origins, ngx_str_t *origin)
+{
+    ngx_int_t                 port, tls;
+    ngx_str_t                 host;
+    ngx_uint_t                i;
+    ngx_http_nango_origin_t  *o;
+
+    tls = ngx_http_nango_split_origin(origin, &host, &port);
+
+    if (tls == NGX_ERROR) {
+        return 0;
+    }
+
+    o = origins->elts;
+
+    for (i = 0; i < origins->nelts; i++) {
+
+        if ((ngx_int_t) o[i].tls != tls || o[i].port != port) {
+            continue;
+        }
+
+        if (o[i].wildcard) {
+
+            if (host.len > o[i].host.len
+                && ngx_strncasecmp(host.data + host.len - o[i].host.len,
+                                   o[i].host.data, o[i].host.len)
+                   == 0)
+            {
+                return 1;
+            }
+
+            continue;
+        }
+
+        if (host.len == o[i].host.len
+            && ngx_strncasecmp(host.data, o[i].host.data, host.len) == 0)
+        {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
+/*
+ * 1: https, 0: http; NGX_ERROR: "null", an extension's origin, or none at all.
+ */
+
+static ngx_int_t
+ngx_http_nango_split_origin(ngx_str_t *origin, ngx_str_t *host,
+    ngx_int_t *port)
+{
+    ngx_int_t  tls;
+    ngx_str_t  value;
 
     value = *origin;
 
@@ -123,23 +366,19 @@ ngx_http_nango_own_origin(ngx_http_request_t *r, ngx_str_t *origin)
         tls = 0;
 
     } else {
-        /* "null", an extension, nonsense */
-        return 0;
+        return NGX_ERROR;
     }
 
-    ngx_http_nango_split_host(&value, tls, &host, &port);
+    ngx_http_nango_split_host(&value, tls, host, port);
 
-    /*
-     * A port that is left out is the scheme's, and the scheme seen by the
-     * browser is the one in Origin.
-     */
+    if (*port < 1 || *port > 65535 || host->len == 0
+        || ngx_strlchr(host->data, host->data + host->len, '/')
+        || ngx_strlchr(host->data, host->data + host->len, '@'))
+    {
+        return NGX_ERROR;
+    }
 
-    ngx_http_nango_split_host(&r->headers_in.host->value, tls, &own,
-                              &own_port);
-
-    return port != NGX_ERROR && port == own_port && host.len != 0
-           && host.len == own.len
-           && ngx_strncasecmp(host.data, own.data, host.len) == 0;
+    return tls;
 }
 
 
@@ -172,4 +411,97 @@ ngx_http_nango_split_host(ngx_str_t *s, ngx_uint_t tls, ngx_str_t *host,
 
     host->len = colon - s->data;
     *port = ngx_atoi(colon + 1, last - colon - 1);
+}
+
+
+/* The page will ask; what it may not do is said when it has. */
+
+static ngx_int_t
+ngx_http_nango_preflight(ngx_http_request_t *r,
+    ngx_http_nango_loc_conf_t *nlcf, ngx_str_t *method)
+{
+    ngx_str_t         value, *methods;
+    ngx_uint_t        i;
+    ngx_table_elt_t  *headers;
+
+    static ngx_str_t  age = ngx_string(NGX_HTTP_NANGO_PREFLIGHT_AGE);
+    static ngx_str_t  none = ngx_null_string;
+
+    methods = nlcf->endpoint.methods.len ? &nlcf->endpoint.methods : method;
+
+    /* They are echoed: nothing but what a token is made of. */
+
+    for (i = 0; i < methods->len; i++) {
+        if (methods->data[i] < ' ' || methods->data[i] > '~') {
+            methods = &none;
+        }
+    }
+
+    if (ngx_http_nango_header(r, "Access-Control-Allow-Methods", methods)
+        != NGX_OK
+        || ngx_http_nango_header(r, "Access-Control-Max-Age", &age) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    headers = ngx_http_nango_find_header(r, "access-control-request-headers",
+                             sizeof("access-control-request-headers") - 1);
+
+    if (headers) {
+        value = headers->value;
+
+        for (i = 0; i < value.len; i++) {
+            if (value.data[i] < ' ' || value.data[i] > '~') {
+                value.len = 0;
+            }
+        }
+
+        if (value.len
+            && ngx_http_nango_header(r, "Access-Control-Allow-Headers", &value)
+               != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    return ngx_http_nango_answer(r, NGX_HTTP_NO_CONTENT, &none);
+}
+
+
+static ngx_int_t
+ngx_http_nango_origin_filter(ngx_http_request_t *r)
+{
+    ngx_str_t                  *origin;
+    ngx_http_nango_loc_conf_t  *nlcf;
+
+    static ngx_str_t  vary = ngx_string("Origin");
+    static ngx_str_t  yes = ngx_string("true");
+    static ngx_str_t  exposed = ngx_string("X-Nango-Error, Retry-After");
+
+    nlcf = ngx_http_get_module_loc_conf(r, ngx_http_nango_module);
+
+    if (nlcf->origins == NULL || !nlcf->endpoint.browser || r != r->main) {
+        return ngx_http_next_header_filter(r);
+    }
+
+    if (ngx_http_nango_header(r, "Vary", &vary) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (ngx_http_nango_origin(r, nlcf, &origin) == NGX_HTTP_NANGO_LISTED) {
+
+        if (ngx_http_nango_header(r, "Access-Control-Allow-Origin", origin)
+            != NGX_OK
+            || ngx_http_nango_header(r, "Access-Control-Allow-Credentials",
+                                     &yes)
+               != NGX_OK
+            || ngx_http_nango_header(r, "Access-Control-Expose-Headers",
+                                     &exposed)
+               != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    return ngx_http_next_header_filter(r);
 }

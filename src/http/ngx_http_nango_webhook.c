@@ -163,6 +163,8 @@ ngx_http_nango_webhook(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         ep->environment_name = value[i];
     }
 
+    ngx_str_set(&ep->methods, "POST");
+
     ep->signing = 1;
     ep->store = 1;
 
@@ -269,7 +271,7 @@ ngx_http_nango_webhook_handler(ngx_http_request_t *r)
     nlcf = ngx_http_get_module_loc_conf(r, ngx_http_nango_module);
 
     if (r->method != NGX_HTTP_POST) {
-        return ngx_http_nango_not_allowed(r, "POST");
+        return ngx_http_nango_not_allowed(r);
     }
 
     ctx = ngx_http_nango_ctx(r);

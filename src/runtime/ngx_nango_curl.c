@@ -716,6 +716,7 @@ void
 ngx_nango_transfer_free(ngx_nango_transfer_t *t)
 {
     free(t->reply.data);
+    free(t->path_memory);
     free(t->body);
     free(t);
 }

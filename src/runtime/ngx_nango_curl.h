@@ -37,7 +37,8 @@ struct ngx_nango_transfer_s {
     /* Set by the caller before the start. */
     ngx_nango_environment_t  *environment;
     const char               *method;       /* static */
-    const char               *path;         /* static, with a leading slash */
+    const char               *path;         /* with a leading slash; static */
+    char                     *path_memory;  /* or malloc()ed, now ours */
     char                     *body;         /* malloc()ed, now ours; or NULL */
     size_t                    body_len;
     ngx_nango_transfer_pt     handler;

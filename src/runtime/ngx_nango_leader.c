@@ -33,6 +33,7 @@
 /* Events gather for so many times what the last batch took; at most, in us. */
 #define NGX_NANGO_GATHER        4
 #define NGX_NANGO_GATHER_MAX    (500 * 1000)
+#define NGX_NANGO_GATHER_WATCHED  (20 * 1000)
 
 #define NGX_NANGO_HOUSEKEEPING  (60 * 1000 * 1000)
 
@@ -199,6 +200,11 @@ ngx_nango_leader_cycle(void *data)
         /* While nobody is in a hurry: gather, deaf to hints. */
 
         gather = NGX_NANGO_GATHER * (busy - start);
+
+        if (ngx_nango_fold_watched()) {
+            gather = ngx_min(gather, NGX_NANGO_GATHER_WATCHED);
+        }
+
         gather = busy + ngx_min(gather, NGX_NANGO_GATHER_MAX);
 
         while (ngx_nango_ticks() < gather && !ngx_nango_fold_wanted()) {

@@ -14,6 +14,12 @@
 #define NGX_NANGO_SESSION_SETS   1024
 #define NGX_NANGO_SESSION_WAYS   4
 
+#define NGX_NANGO_LIMIT_SETS     2048
+#define NGX_NANGO_LIMIT_WAYS     8
+
+/* A word: a part of the key above, ms of ngx_current_msec below. */
+#define NGX_NANGO_LIMIT_TIME     (((uint64_t) 1 << 40) - 1)
+
 #define NGX_NANGO_ZONE_SIZE      (8 * 1024 * 1024)
 
 
@@ -42,7 +48,10 @@ typedef struct {
     ngx_atomic_t              counters[NGX_NANGO_COUNTERS];
     ngx_atomic_t              applied;
     ngx_atomic_t              wanted;
+    ngx_atomic_t              watched;
     ngx_nango_account_slot_t  accounts[NGX_NANGO_ACCOUNTS];
+    ngx_atomic_t              limits[NGX_NANGO_LIMIT_SETS
+                                     * NGX_NANGO_LIMIT_WAYS];
     ngx_nango_session_slot_t  sessions[NGX_NANGO_SESSION_SETS
                                        * NGX_NANGO_SESSION_WAYS];
 } ngx_nango_shared_t;
@@ -63,7 +72,7 @@ ngx_nango_shared_add(ngx_conf_t *cf, void *tag)
 {
     ngx_shm_zone_t  *zone;
 
-    static ngx_str_t  name = ngx_string("nango:1");
+    static ngx_str_t  name = ngx_string("nango:2");
 
     zone = ngx_shared_memory_add(cf, &name, NGX_NANGO_ZONE_SIZE, tag);
     if (zone == NULL) {
@@ -186,6 +195,71 @@ ngx_nango_account_block(ngx_str_t *account, time_t seconds)
         }
 
     } while (!ngx_atomic_cmp_set(blocked, old, until));
+}
+
+
+/*
+ * The generic cell rate algorithm: the word is the time at which the bucket
+ * will be empty.  ngx_current_msec is the machine's monotonic clock, the same
+ * in all workers.
+ */
+
+ngx_msec_t
+ngx_nango_limit(u_char *key, ngx_msec_t interval, ngx_uint_t burst)
+{
+    uint64_t            tag, now, empty, slot_empty;
+    ngx_uint_t          i, n;
+    ngx_atomic_t       *set, *slot;
+    ngx_atomic_uint_t   old;
+
+    if (ngx_nango_shared == NULL) {
+        return 0;
+    }
+
+    n = (key[0] | (key[1] << 8)) % NGX_NANGO_LIMIT_SETS;
+    set = &ngx_nango_shared->limits[n * NGX_NANGO_LIMIT_WAYS];
+
+    tag = ((uint64_t) key[2] << 16 | (uint64_t) key[3] << 8 | key[4]) << 40;
+    now = (uint64_t) ngx_current_msec & NGX_NANGO_LIMIT_TIME;
+
+    /* Others may take the slot meanwhile; a bucket is worth a few tries. */
+
+    for (n = 0; n < 16; n++) {
+
+        slot = &set[0];
+
+        for (i = 0; i < NGX_NANGO_LIMIT_WAYS; i++) {
+
+            if ((set[i] & ~NGX_NANGO_LIMIT_TIME) == tag && set[i] != 0) {
+                slot = &set[i];
+                break;
+            }
+
+            if ((set[i] & NGX_NANGO_LIMIT_TIME)
+                < (*slot & NGX_NANGO_LIMIT_TIME))
+            {
+                slot = &set[i];
+            }
+        }
+
+        old = *slot;
+        slot_empty = old & NGX_NANGO_LIMIT_TIME;
+        empty = now;
+
+        if ((old & ~NGX_NANGO_LIMIT_TIME) == tag && slot_empty > now) {
+            empty = slot_empty;
+        }
+
+        if (empty - now > burst * interval) {
+            return empty - now - burst * interval;
+        }
+
+        if (ngx_atomic_cmp_set(slot, old, tag | (empty + interval))) {
+            return 0;
+        }
+    }
+
+    return 0;
 }
 
 
@@ -358,5 +432,22 @@ ngx_nango_want_fold(void)
 {
     if (ngx_nango_shared) {
         ngx_nango_shared->wanted = (ngx_atomic_uint_t) (ngx_nango_now() + 1000);
+    }
+}
+
+
+ngx_uint_t
+ngx_nango_fold_watched(void)
+{
+    return ngx_nango_shared && ngx_nango_shared->watched > ngx_nango_now();
+}
+
+
+void
+ngx_nango_watch_fold(void)
+{
+    if (ngx_nango_shared) {
+        ngx_nango_shared->watched = (ngx_atomic_uint_t) (ngx_nango_now()
+                                                         + 1000);
     }
 }

@@ -57,6 +57,16 @@ void ngx_nango_account_block(ngx_str_t *account, time_t seconds);
 
 
 /*
+ * A bucket that empties by one each interval (ms) and holds burst more: 0, or
+ * in how many ms there is room again.  key is NANGO_KEY_LEN random-looking
+ * bytes.  Buckets are of a fixed number; the one that is nearest to being empty
+ * makes room, so a limit can be forgotten early and never be imposed wrongly.
+ */
+ngx_msec_t ngx_nango_limit(u_char *key, ngx_msec_t interval,
+    ngx_uint_t burst);
+
+
+/*
  * The answer to a session that was stored under the same key not longer than
  * its lifetime ago.  NGX_OK: copied to answer, which takes
  * NGX_NANGO_SESSION_ANSWER_MAX bytes.  NGX_DECLINED: not there, too old, or
@@ -76,6 +86,10 @@ uint64_t ngx_nango_applied_hint(void);
 void ngx_nango_set_applied_hint(uint64_t sequence);
 ngx_uint_t ngx_nango_fold_wanted(void);
 void ngx_nango_want_fold(void);
+
+/* The same for those who wait for changes: it gathers for a short time only. */
+ngx_uint_t ngx_nango_fold_watched(void);
+void ngx_nango_watch_fold(void);
 
 
 #endif /* _NGX_NANGO_SHARED_H_INCLUDED_ */

@@ -56,6 +56,19 @@ struct nango_owned_s {
 };
 
 
+typedef struct {
+    size_t                n;
+    unsigned char         keys[NANGO_TAGS_MAX][NANGO_KEY_LEN];
+    int                   changed;
+} nango_concerns_t;
+
+typedef struct {
+    void                (*visit)(void *data,
+                                 const unsigned char key[NANGO_KEY_LEN]);
+    void                 *data;
+} nango_visit_t;
+
+
 static int nango_reader_renew(MDB_env *env, MDB_txn **txn);
 static int nango_reader_read_last(nango_reader_t *reader);
 static int nango_reader_get(nango_reader_t *reader,
@@ -65,8 +78,10 @@ static int nango_owned_meet(nango_owned_t *owned,
     unsigned char key[NANGO_KEY_LEN]);
 static int nango_owned_matches(const nango_owned_t *owned,
     const nango_connection_t *c);
-static int nango_change_concerns(MDB_val change,
-    unsigned char keys[][NANGO_KEY_LEN], size_t n);
+static int nango_reader_walk(nango_reader_t *reader, uint64_t sequence,
+    int (*row)(void *data, MDB_val change), void *data, nango_error_t *err);
+static int nango_change_concerns(void *data, MDB_val change);
+static int nango_change_visit(void *data, MDB_val change);
 
 
 /* In their order on disk. */
@@ -805,16 +820,9 @@ nango_reader_changed(nango_reader_t *reader, nango_str_t environment,
     const nango_tag_t *tags, size_t ntags, uint64_t sequence,
     nango_error_t *err)
 {
-    int             rc, changed;
-    size_t          i;
-    MDB_val         key, val;
-    uint64_t        forgotten;
-    MDB_cursor     *cursor;
-    nango_store_t  *store;
-    unsigned char   buf[NANGO_SEQUENCE_LEN];
-    unsigned char   keys[NANGO_TAGS_MAX][NANGO_KEY_LEN];
-
-    store = reader->store;
+    int               rc;
+    size_t            i;
+    nango_concerns_t  c;
 
     if (ntags == 0 || ntags > NANGO_TAGS_MAX) {
         (void) nango_error_set(err, NANGO_EINVAL,
@@ -822,25 +830,72 @@ nango_reader_changed(nango_reader_t *reader, nango_str_t environment,
         return -1;
     }
 
+    for (i = 0; i < ntags; i++) {
+
+        if (nango_owner_key(c.keys[i], environment, tags[i].name,
+                            tags[i].value)
+            != 0)
+        {
+            (void) nango_error_set(err, NANGO_ENOMEM, "SHA-256 failed");
+            return -1;
+        }
+    }
+
+    c.n = ntags;
+    c.changed = 0;
+
+    rc = nango_reader_walk(reader, sequence, nango_change_concerns, &c, err);
+
+    if (rc == -1) {
+        return -1;
+    }
+
+    return c.changed ? 1 : rc == 0 ? 2 : 0;
+}
+
+
+int
+nango_reader_changes(nango_reader_t *reader, uint64_t sequence,
+    void (*visit)(void *data, const unsigned char key[NANGO_KEY_LEN]),
+    void *data, nango_error_t *err)
+{
+    nango_visit_t  v;
+
+    v.visit = visit;
+    v.data = data;
+
+    return nango_reader_walk(reader, sequence, nango_change_visit, &v, err);
+}
+
+
+/*
+ * Calls row for the changes after sequence until it returns other than 0.  1,
+ * or 0 if some are forgotten or they are too many; -1 and *err.
+ */
+
+static int
+nango_reader_walk(nango_reader_t *reader, uint64_t sequence,
+    int (*row)(void *data, MDB_val change), void *data, nango_error_t *err)
+{
+    int             rc;
+    size_t          n;
+    MDB_val         key, val;
+    uint64_t        forgotten;
+    MDB_cursor     *cursor;
+    nango_store_t  *store;
+    unsigned char   buf[NANGO_SEQUENCE_LEN];
+
+    store = reader->store;
+
     if (sequence >= reader->applied) {
-        return 0;
+        return 1;
     }
 
     rc = nango_meta_u64(reader->state, store->state_meta, "forgotten",
                         &forgotten);
 
     if (rc == 0 && sequence < forgotten) {
-        return 2;
-    }
-
-    for (i = 0; i < ntags; i++) {
-
-        if (nango_owner_key(keys[i], environment, tags[i].name, tags[i].value)
-            != 0)
-        {
-            (void) nango_error_set(err, NANGO_ENOMEM, "SHA-256 failed");
-            return -1;
-        }
+        return 0;
     }
 
     cursor = NULL;
@@ -859,12 +914,9 @@ nango_reader_changed(nango_reader_t *reader, nango_str_t environment,
 
     rc = mdb_cursor_get(cursor, &key, &val, MDB_SET_RANGE);
 
-    changed = 0;
+    for (n = 0; rc == 0 && n < NANGO_CHANGES_MAX; n++) {
 
-    while (rc == 0) {
-
-        if (nango_change_concerns(val, keys, ntags)) {
-            changed = 1;
+        if (val.mv_size >= NANGO_CHANGE_OWNERS && row(data, val) != 0) {
             break;
         }
 
@@ -878,7 +930,7 @@ nango_reader_changed(nango_reader_t *reader, nango_str_t environment,
         return -1;
     }
 
-    return changed;
+    return n < NANGO_CHANGES_MAX;
 }
 
 
@@ -888,19 +940,16 @@ nango_reader_changed(nango_reader_t *reader, nango_str_t environment,
  */
 
 static int
-nango_change_concerns(MDB_val change, unsigned char keys[][NANGO_KEY_LEN],
-    size_t n)
+nango_change_concerns(void *data, MDB_val change)
 {
+    nango_concerns_t *c = data;
+
     size_t                i;
     const unsigned char  *p, *end;
 
-    if (change.mv_size < NANGO_CHANGE_OWNERS) {
-        return 0;
-    }
-
     end = (unsigned char *) change.mv_data + change.mv_size;
 
-    for (i = 0; i < n; i++) {
+    for (i = 0; i < c->n; i++) {
 
         p = (unsigned char *) change.mv_data + NANGO_CHANGE_OWNERS;
 
@@ -910,7 +959,7 @@ nango_change_concerns(MDB_val change, unsigned char keys[][NANGO_KEY_LEN],
                 return 0;
             }
 
-            if (memcmp(p, keys[i], NANGO_KEY_LEN) == 0) {
+            if (memcmp(p, c->keys[i], NANGO_KEY_LEN) == 0) {
                 break;
             }
 
@@ -918,7 +967,27 @@ nango_change_concerns(MDB_val change, unsigned char keys[][NANGO_KEY_LEN],
         }
     }
 
+    c->changed = 1;
+
     return 1;
+}
+
+
+static int
+nango_change_visit(void *data, MDB_val change)
+{
+    nango_visit_t *v = data;
+
+    const unsigned char  *p, *end;
+
+    p = (unsigned char *) change.mv_data + NANGO_CHANGE_OWNERS;
+    end = (unsigned char *) change.mv_data + change.mv_size;
+
+    for ( /* void */ ; end - p >= NANGO_KEY_LEN; p += NANGO_KEY_LEN) {
+        v->visit(v->data, p);
+    }
+
+    return 0;
 }
 
 

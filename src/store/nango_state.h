@@ -114,13 +114,25 @@ void nango_owned_close(nango_owned_t *owned);
 
 /*
  * In a snapshot: whether anything of the owner changed after sequence.  1, 0;
- * 2 if sequence is older than what is remembered (an hour), so nobody knows;
- * -1 and *err.  Where a connection's tags changed, those before and after count
+ * 2 if sequence is older than what is remembered (an hour) or lies more than
+ * NANGO_CHANGES_MAX changes back, so nobody knows; -1 and *err.  Where a connection's tags changed, those before and after count
  * together: who has some of each is told of a change once too often.
  */
 int nango_reader_changed(nango_reader_t *reader, nango_str_t environment,
     const nango_tag_t *tags, size_t ntags, uint64_t sequence,
     nango_error_t *err);
+
+/*
+ * In a snapshot: calls visit for each owner key that a change after sequence
+ * concerns, in the order of the changes, a key perhaps several times.  1: these
+ * were all; 0: some are forgotten, or there are more than
+ * NANGO_CHANGES_MAX changes, so anybody may be concerned; -1 and *err.
+ */
+#define NANGO_CHANGES_MAX  16384
+
+int nango_reader_changes(nango_reader_t *reader, uint64_t sequence,
+    void (*visit)(void *data, const unsigned char key[NANGO_KEY_LEN]),
+    void *data, nango_error_t *err);
 
 
 /* Exact, from the transaction that made them true. */
