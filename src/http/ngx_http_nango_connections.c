@@ -11,12 +11,10 @@
 
 #include "ngx_http_nango.h"
 #include "ngx_nango_store.h"
+#include "nango_query.h"
 
 #include <jansson.h>
 
-
-#define NGX_HTTP_NANGO_LIMIT      100
-#define NGX_HTTP_NANGO_LIMIT_MAX  1000
 
 /* Of a filtered list; what is left is for the next page. */
 #define NGX_HTTP_NANGO_SCAN_MAX   10000
@@ -29,25 +27,13 @@ typedef struct {
     ngx_nango_wait_t       wait;
     ngx_msec_t             deadline;
     ngx_array_t            owners;      /* nango_tag_t */
+    nango_query_t          query;
 
-    /* The query. */
-    u_char                 key[NANGO_KEY_LEN];
-    ngx_str_t              integration;
-    ngx_uint_t             limit;
-    uint64_t               before;
-    uint64_t               since;
-
-    unsigned               one:1;
-    unsigned               has_since:1;
     unsigned               waiting:1;
 } ngx_http_nango_connections_t;
 
 
 static ngx_int_t ngx_http_nango_connections_handler(ngx_http_request_t *r);
-static const char *ngx_http_nango_connections_query(ngx_http_request_t *r,
-    ngx_http_nango_connections_t *q);
-static ngx_int_t ngx_http_nango_arg(ngx_http_request_t *r, const char *name,
-    ngx_str_t *value);
 static ngx_int_t ngx_http_nango_connections_run(ngx_http_request_t *r,
     ngx_http_nango_connections_t *q);
 static ngx_uint_t ngx_http_nango_connections_wait(
@@ -65,12 +51,6 @@ static json_t *ngx_http_nango_json_time(uint64_t ms);
 static json_t *ngx_http_nango_json_hex(const u_char *data, size_t len);
 static ngx_int_t ngx_http_nango_json_text(ngx_http_request_t *r,
     json_t *json, ngx_str_t *text);
-
-
-/* Nango's own names for it. */
-static const char  *ngx_http_nango_integration_args[] = {
-    "integration", "integration_id", "provider_config_key"
-};
 
 
 char *
@@ -102,6 +82,7 @@ ngx_http_nango_connections(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 static ngx_int_t
 ngx_http_nango_connections_handler(ngx_http_request_t *r)
 {
+    u_char                        *p;
     ngx_int_t                      rc;
     const char                    *error;
     ngx_http_cleanup_t            *cln;
@@ -131,7 +112,12 @@ ngx_http_nango_connections_handler(ngx_http_request_t *r)
         return rc;
     }
 
-    error = ngx_http_nango_connections_query(r, q);
+    p = ngx_pnalloc(r->pool, r->args.len + 1);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    error = nango_query_parse(&q->query, ngx_nango_str(&r->args), p);
 
     if (error) {
         return ngx_http_nango_error(r, NGX_HTTP_BAD_REQUEST, "invalid_body",
@@ -156,125 +142,6 @@ ngx_http_nango_connections_handler(ngx_http_request_t *r)
     return rc;
 }
 
-
-/* NULL, or what is wrong. */
-
-static const char *
-ngx_http_nango_connections_query(ngx_http_request_t *r,
-    ngx_http_nango_connections_t *q)
-{
-    u_char      cursor[8];
-    ngx_int_t   n;
-    ngx_str_t   id, limit, before, since;
-    ngx_uint_t  i;
-
-    /* What cannot be read is an error: without it, it would be all. */
-
-    if (ngx_http_nango_arg(r, "id", &id) == NGX_ERROR
-        || ngx_http_nango_arg(r, "limit", &limit) == NGX_ERROR
-        || ngx_http_nango_arg(r, "cursor", &before) == NGX_ERROR
-        || ngx_http_nango_arg(r, "since", &since) == NGX_ERROR)
-    {
-        return "the query could not be read";
-    }
-
-    for (i = 0; i < 3 && q->integration.data == NULL; i++) {
-        if (ngx_http_nango_arg(r, ngx_http_nango_integration_args[i],
-                               &q->integration)
-            == NGX_ERROR)
-        {
-            return "the query could not be read";
-        }
-    }
-
-    if (id.data) {
-        /* An id of another form is one that nobody has. */
-
-        if (nango_unhex(q->key, NANGO_KEY_LEN, ngx_nango_str(&id)) != 0) {
-            ngx_memzero(q->key, NANGO_KEY_LEN);
-        }
-
-        q->one = 1;
-    }
-
-    q->limit = NGX_HTTP_NANGO_LIMIT;
-
-    if (limit.data) {
-        n = ngx_atoi(limit.data, limit.len);
-
-        if (n < 1 || n > NGX_HTTP_NANGO_LIMIT_MAX) {
-            return "limit must be a number from 1 to 1000";
-        }
-
-        q->limit = n;
-    }
-
-    if (before.data) {
-
-        if (nango_unhex(cursor, sizeof(cursor), ngx_nango_str(&before)) != 0) {
-            return "cursor must be one that a list has returned as next";
-        }
-
-        for (i = 0; i < sizeof(cursor); i++) {
-            q->before = (q->before << 8) | cursor[i];
-        }
-    }
-
-    if (since.data) {
-        n = ngx_atoi(since.data, since.len);
-
-        if (n == NGX_ERROR) {
-            return "since must be the sequence that a list has returned";
-        }
-
-        q->since = n;
-        q->has_since = 1;
-    }
-
-    return NULL;
-}
-
-
-/* NGX_OK; NGX_DECLINED: not there, value->data is NULL; NGX_ERROR. */
-
-static ngx_int_t
-ngx_http_nango_arg(ngx_http_request_t *r, const char *name, ngx_str_t *value)
-{
-    u_char     *p, *src, *dst;
-    ngx_str_t   raw;
-
-    ngx_str_null(value);
-
-    if (r->args.len == 0
-        || ngx_http_arg(r, (u_char *) name, ngx_strlen(name), &raw) != NGX_OK)
-    {
-        return NGX_DECLINED;
-    }
-
-    p = ngx_pnalloc(r->pool, raw.len + 1);
-    if (p == NULL) {
-        return NGX_ERROR;
-    }
-
-    ngx_memcpy(p, raw.data, raw.len);
-    p[raw.len] = '\0';
-
-    for (src = p; src < p + raw.len; src++) {
-        if (*src == '+') {
-            *src = ' ';
-        }
-    }
-
-    src = p;
-    dst = p;
-
-    ngx_unescape_uri(&dst, &src, raw.len, 0);
-
-    value->data = p;
-    value->len = dst - p;
-
-    return NGX_OK;
-}
 
 
 static ngx_int_t
@@ -313,7 +180,7 @@ ngx_http_nango_connections_run(ngx_http_request_t *r,
 
     json = NULL;
 
-    if (q->one) {
+    if (q->query.one) {
         rc = ngx_http_nango_connections_one(r, q, reader, &json);
 
     } else {
@@ -431,7 +298,7 @@ ngx_http_nango_connections_one(ngx_http_request_t *r,
 
     nlcf = ngx_http_get_module_loc_conf(r, ngx_http_nango_module);
 
-    rc = nango_reader_connection(reader, q->key, &c, &err);
+    rc = nango_reader_connection(reader, q->query.key, &c, &err);
 
     if (rc == -1) {
         ngx_log_error(NGX_LOG_CRIT, r->connection->log, 0, "nango: %s",
@@ -456,8 +323,8 @@ ngx_http_nango_connections_one(ngx_http_request_t *r,
         }
     }
 
-    if (q->integration.data
-        && !nango_str_eq(c.integration, ngx_nango_str(&q->integration)))
+    if (q->query.integration.data
+        && !nango_str_eq(c.integration, q->query.integration))
     {
         return NGX_DECLINED;
     }
@@ -486,10 +353,11 @@ ngx_http_nango_connections_list(ngx_http_request_t *r,
 
     changed = 1;
 
-    if (q->has_since) {
+    if (q->query.has_since) {
         changed = nango_reader_changed(reader,
                            ngx_nango_str(&nlcf->endpoint.environment->name),
-                           q->owners.elts, q->owners.nelts, q->since, &err);
+                           q->owners.elts, q->owners.nelts, q->query.since,
+                           &err);
         if (changed == -1) {
             goto failed;
         }
@@ -497,7 +365,8 @@ ngx_http_nango_connections_list(ngx_http_request_t *r,
 
     owned = nango_owned_open(reader,
                            ngx_nango_str(&nlcf->endpoint.environment->name),
-                           q->owners.elts, q->owners.nelts, q->before, &err);
+                           q->owners.elts, q->owners.nelts, q->query.before,
+                           &err);
     if (owned == NULL) {
         goto failed;
     }
@@ -510,7 +379,7 @@ ngx_http_nango_connections_list(ngx_http_request_t *r,
 
     while ((rc = nango_owned_next(owned, &c, &err)) == 1) {
 
-        if (n == q->limit || scanned == NGX_HTTP_NANGO_SCAN_MAX) {
+        if (n == q->query.limit || scanned == NGX_HTTP_NANGO_SCAN_MAX) {
             /* There is one more than fits. */
 
             for (i = 0; i < sizeof(cursor); i++) {
@@ -524,8 +393,8 @@ ngx_http_nango_connections_list(ngx_http_request_t *r,
         last = c.created_sequence;
         scanned++;
 
-        if (q->integration.data
-            && !nango_str_eq(c.integration, ngx_nango_str(&q->integration)))
+        if (q->query.integration.data
+            && !nango_str_eq(c.integration, q->query.integration))
         {
             continue;
         }
