@@ -1,7 +1,9 @@
 /*
- * A reload every second, under a load of signed webhooks and with sessions
- * under way at a slow Nango: nobody gets a wrong answer, what the old workers
- * began they finish, both generations write one store, and the old ones go.
+ * A reload every second, under a load of signed webhooks, with sessions under
+ * way at a slow Nango and lists of connections that wait for the fold: nobody
+ * gets a wrong answer, what the old workers began they finish, both
+ * generations write one store, and the old ones go.  For ten seconds; for a
+ * minute with NANGO_LONG=1.
  */
 
 'use strict';
@@ -10,13 +12,13 @@ const assert = require('node:assert');
 const { test } = require('node:test');
 
 const { Client } = require('./client');
-const { Load } = require('./load');
+const { Load, OWNERS } = require('./load');
 const { assertFolded, assertKept, reader } = require('./model');
 const { create, sleep, until } = require('./nginx');
 const { createNango, API_KEY } = require('../sim/nango');
 
 const SEED = Number(process.env.NANGO_SEED || Date.now() % 1000000);
-const RELOADS = 10;
+const RELOADS = process.env.NANGO_LONG ? 60 : 10;
 const DELAY = 300;
 
 const ENVIRONMENTS = [
@@ -66,24 +68,28 @@ function again(error, answer, attempt) {
 }
 
 
+/* The answer, if need be on a second connection. */
+async function ask(client, state, ...request) {
+    for (let attempt = 1; ; attempt++) {
+        try {
+            return await client.request(...request);
+        } catch (err) {
+            again(err, undefined, attempt);
+            state.cuts++;
+        }
+    }
+}
+
+
 /* Sessions one after the other, each somebody else's. */
 async function sessions(nginx, name, state) {
     const client = new Client(nginx.port);
 
     for (let n = 0; !state.stopped; n++) {
         const { reloads } = state;
-        let answer;
-
-        for (let attempt = 1; !answer; attempt++) {
-            try {
-                answer = await client.request('POST', '/session', {
-                    'X-User': `${name}-${n}`,
-                });
-            } catch (err) {
-                again(err, undefined, attempt);
-                state.cuts++;
-            }
-        }
+        const answer = await ask(client, state, 'POST', '/session', {
+            'X-User': `${name}-${n}`,
+        });
 
         assert.strictEqual(answer.status, 200, answer.text);
         assert.match(answer.json.sessionToken, /^nango_connect_session_/);
@@ -97,7 +103,31 @@ async function sessions(nginx, name, state) {
 }
 
 
-test('reloads cost nobody an answer', { timeout: 60000 }, async (t) => {
+/* Each has seen what was answered before it was asked for. */
+async function lists(nginx, load, state) {
+    const client = new Client(nginx.port);
+
+    for (let n = 0; !state.stopped; n++) {
+        const newest = load.acknowledged;
+        const answer = await ask(client, state, 'GET', '/connections', {
+            'X-User': `u${n % OWNERS}`,
+        });
+
+        assert.strictEqual(answer.status, 200, answer.text);
+        assert.ok(answer.json.sequence >= newest,
+                  `${answer.json.sequence} of ${newest}`);
+
+        state.listed++;
+        await sleep(20);
+    }
+
+    client.close();
+}
+
+
+test('reloads cost nobody an answer', { timeout: 30000 + RELOADS * 3000 },
+     async (t) =>
+{
     const read = reader(t);
     const sim = await createNango({
         settings: { rate_limit: 100000 },
@@ -117,10 +147,12 @@ test('reloads cost nobody an answer', { timeout: 60000 }, async (t) => {
     const load = new Load({
         port: nginx.port, seed: SEED, environments: ENVIRONMENTS, again,
     }).run();
-    const state = { made: 0, cuts: 0, spanned: 0, reloads: 0,
+    const state = { made: 0, listed: 0, cuts: 0, spanned: 0, reloads: 0,
                     stopped: false };
-    const asking = Promise.all(['a', 'b', 'c', 'd'].map(
-        (name) => sessions(nginx, name, state)));
+    const asking = Promise.all([
+        ...['a', 'b', 'c', 'd'].map((name) => sessions(nginx, name, state)),
+        lists(nginx, load, state), lists(nginx, load, state),
+    ]);
 
     asking.catch(() => {});
     t.after(() => {
@@ -167,8 +199,8 @@ test('reloads cost nobody an answer', { timeout: 60000 }, async (t) => {
     const bodies = new Map(load.webhooks.map((one) => [one.hmac, one.event]));
 
     t.diagnostic(`${load.webhooks.length} webhooks, ${load.cuts} cut, `
-                 + `${state.made} sessions, ${state.cuts} cut, `
-                 + `${state.spanned} during a reload`);
+                 + `${state.made} sessions, ${state.spanned} of them during a `
+                 + `reload, ${state.listed} lists, ${state.cuts} cut`);
 
     assertKept(dump, load.webhooks);
     assertFolded(dump, bodies);
@@ -186,6 +218,7 @@ test('reloads cost nobody an answer', { timeout: 60000 }, async (t) => {
     assert.strictEqual(generations.size, 2 * RELOADS + 2);
     assert.ok(shared > 0, 'no two generations were there at once');
     assert.ok(state.spanned >= RELOADS);
+    assert.ok(state.listed >= 10 * RELOADS);
 
     assert.deepStrictEqual(nginx.lines('emerg', 'alert', 'crit'), []);
     assert.ok(await nginx.stop(), 'nginx does not end');
