@@ -70,6 +70,9 @@ class Load {
         this.repeats = 0;
         this.cuts = 0;
         this.unavailable = 0;
+
+        /* The newest of the sequences that were answered. */
+        this.acknowledged = 0;
     }
 
     pick(list) {
@@ -184,6 +187,8 @@ class Load {
                     ...answer.json,
                     at: performance.now(),
                 });
+                this.acknowledged = Math.max(this.acknowledged,
+                                             answer.json.sequence);
                 return;
             }
 

@@ -6,6 +6,9 @@
  *     await nginx.start();
  *     nginx.port, nginx.master, nginx.workers(), nginx.log()
  *
+ * With the option "daemon" it goes to the background, as it does on a server:
+ * an nginx in the foreground takes no USR2.  "module" names another module.
+ *
  * NANGO_MODULE and NGINX name other files than the usual ones.  Whatever was
  * started is ended with the test, and with this process, by the ids of its
  * processes; a process is told by its id and its time of start, since ids are
@@ -87,12 +90,16 @@ async function until(what, look, ms) {
 
 
 class Nginx {
-    /* main, events, http, server: lines for these blocks. */
+    /*
+     * main, events, http, server: lines for these blocks; workers and
+     * connections, how many of them.
+     */
     constructor(options) {
         this.options = options;
         this.dir = fs.mkdtempSync(path.join(os.tmpdir(), 'nango-e2e-'));
         this.store = path.join(this.dir, 'store');
         this.known = new Map();
+        this.masters = new Set();
         this.child = null;
 
         /* Workers are somebody else, and have to get at the store. */
@@ -104,10 +111,11 @@ class Nginx {
         return this.child ? this.child.pid : undefined;
     }
 
-    /* Lines of one of the options, in which @DIR@ and @STORE@ are these. */
+    /* Lines of one of the options, in which @DIR@ and the like are these. */
     part(name) {
         return (this.options[name] || '').replace(/@DIR@/g, this.dir)
-            .replace(/@STORE@/g, this.store);
+            .replace(/@STORE@/g, this.store)
+            .replace(/@PORT@/g, this.port);
     }
 
     configure(options) {
@@ -118,15 +126,15 @@ class Nginx {
         Object.assign(this.options, options);
 
         fs.writeFileSync(path.join(dir, 'nginx.conf'), `
-load_module ${MODULE};
-daemon off;
-worker_processes 2;
+load_module ${this.options.module || MODULE};
+daemon ${this.options.daemon ? 'on' : 'off'};
+worker_processes ${this.options.workers || 2};
 pid ${dir}/nginx.pid;
 error_log ${dir}/error.log notice;
 ${process.getuid() === 0 ? `user nobody ${nogroup()};` : ''}
 ${this.part('main')}
 events {
-    worker_connections 512;
+    worker_connections ${this.options.connections || 512};
     ${this.part('events')}
 }
 http {
@@ -143,6 +151,9 @@ http {
 
     async start(env) {
         const { dir } = this;
+
+        fs.rmSync(path.join(dir, 'nginx.pid'), { force: true });
+
         const output = fs.openSync(path.join(dir, 'output'), 'a');
         const child = spawn(NGINX, ['-p', dir, '-c', `${dir}/nginx.conf`,
                                     '-e', `${dir}/error.log`], {
@@ -152,15 +163,26 @@ http {
 
         fs.closeSync(output);
 
-        this.child = child;
-        this.ended = new Promise((resolve) => {
+        const ended = new Promise((resolve) => {
             child.once('exit', resolve);
-            child.once('error', resolve);
+            child.once('error', () => resolve(-1));
         });
 
+        this.child = child;
+
+        if (this.options.daemon && await ended === 0) {
+            this.child = { pid: Number(await until('a master', () =>
+                this.pid())), exitCode: null, signalCode: null };
+        }
+
+        if (this.master !== undefined) {
+            this.masters.add(this.master);
+            this.known.set(this.master, started(this.master));
+        }
+
         await until('nginx to listen', () => {
-            if (child.pid === undefined || child.exitCode !== null
-                || child.signalCode)
+            if (this.master === undefined || this.child.exitCode !== null
+                || this.child.signalCode)
             {
                 throw new Error(`nginx did not start:\n${this.output()}`);
             }
@@ -169,6 +191,39 @@ http {
 
             return this.workers().length >= 1 && this.listens();
         });
+    }
+
+    /* As written by whoever is master now. */
+    pid() {
+        try {
+            return Number(fs.readFileSync(path.join(this.dir, 'nginx.pid')));
+        } catch (err) {
+            return undefined;
+        }
+    }
+
+    /* USR2: the new master, beside the old one. */
+    async upgrade() {
+        const old = this.pid();
+
+        this.kill(old, 'SIGUSR2');
+
+        const pid = await until('a new master', () => {
+            const now = this.pid();
+
+            this.note();
+
+            return now && now !== old && this.alive(now) ? now : undefined;
+        });
+
+        this.masters.add(pid);
+
+        return pid;
+    }
+
+    /* What is stopped and started from now on. */
+    follow(pid) {
+        this.child = { pid, exitCode: null, signalCode: null };
     }
 
     listens() {
@@ -182,12 +237,8 @@ http {
 
     /* Remembers whoever is ours now, so that no orphan is lost. */
     note() {
-        if (this.master === undefined) {
+        if (this.masters.size === 0) {
             return;
-        }
-
-        if (!this.known.has(this.master)) {
-            this.known.set(this.master, started(this.master));
         }
 
         for (const name of fs.readdirSync('/proc')) {
@@ -199,8 +250,8 @@ http {
 
             const fields = stat(pid);
 
-            if (fields && fields.parent === this.master
-                && fields.state !== 'Z')
+            if (fields && this.masters.has(fields.parent)
+                && this.alive(fields.parent) && fields.state !== 'Z')
             {
                 this.known.set(pid, fields.start);
             }
@@ -217,7 +268,7 @@ http {
         this.note();
 
         return [...this.known.keys()]
-            .filter((pid) => pid !== this.master && this.alive(pid));
+            .filter((pid) => !this.masters.has(pid) && this.alive(pid));
     }
 
     /* The worker that holds the lock on the store's file "leader". */
@@ -264,10 +315,13 @@ http {
     async killAll() {
         this.note();
 
-        if (this.master !== undefined) {
-            this.kill(this.master, 'SIGKILL');
-            await this.ended;
-        }
+        await until('masters to die', () => {
+            const alive = [...this.masters].filter((pid) => this.alive(pid));
+
+            alive.forEach((pid) => this.kill(pid, 'SIGKILL'));
+
+            return alive.length === 0;
+        });
 
         await until('processes to die', () => {
             this.workers().forEach((pid) => this.kill(pid, 'SIGKILL'));
@@ -284,12 +338,12 @@ http {
             return true;
         }
 
-        this.kill(this.master, 'SIGQUIT');
+        const { master } = this;
 
-        const gone = await Promise.race([
-            this.ended.then(() => true),
-            sleep(ms || 5000, false, { ref: false }),
-        ]);
+        this.kill(master, 'SIGQUIT');
+
+        const gone = await until('the master to end', () =>
+            !this.alive(master), ms || 5000).then(() => true, () => false);
 
         await this.killAll();
 

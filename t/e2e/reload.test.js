@@ -1,7 +1,9 @@
 /*
- * A reload every second, under a load of signed webhooks and with sessions
- * under way at a slow Nango: nobody gets a wrong answer, what the old workers
- * began they finish, both generations write one store, and the old ones go.
+ * A reload every second, under a load of signed webhooks, with sessions under
+ * way at a slow Nango and lists of connections that wait for the fold: nobody
+ * gets a wrong answer, what the old workers began they finish, both
+ * generations write one store, and the old ones go.  For ten seconds; for a
+ * minute with NANGO_LONG=1.
  */
 
 'use strict';
@@ -9,14 +11,13 @@
 const assert = require('node:assert');
 const { test } = require('node:test');
 
-const { Client } = require('./client');
-const { Load } = require('./load');
 const { assertFolded, assertKept, reader } = require('./model');
 const { create, sleep, until } = require('./nginx');
+const { Traffic } = require('./traffic');
 const { createNango, API_KEY } = require('../sim/nango');
 
 const SEED = Number(process.env.NANGO_SEED || Date.now() % 1000000);
-const RELOADS = 10;
+const RELOADS = process.env.NANGO_LONG ? 60 : 10;
 const DELAY = 300;
 
 const ENVIRONMENTS = [
@@ -52,52 +53,9 @@ const SERVER = `
 `;
 
 
-/*
- * nginx closes idle connections when it reloads, and may do so while a request
- * is on its way to it.  That request is sent again, once, on a connection
- * that is new, and then has to succeed.
- */
-function again(error, answer, attempt) {
-    if (!error || !error.cut || error.received || attempt > 1) {
-        throw error || new Error(`${answer.status}: ${answer.text}`);
-    }
-
-    return 0;
-}
-
-
-/* Sessions one after the other, each somebody else's. */
-async function sessions(nginx, name, state) {
-    const client = new Client(nginx.port);
-
-    for (let n = 0; !state.stopped; n++) {
-        const { reloads } = state;
-        let answer;
-
-        for (let attempt = 1; !answer; attempt++) {
-            try {
-                answer = await client.request('POST', '/session', {
-                    'X-User': `${name}-${n}`,
-                });
-            } catch (err) {
-                again(err, undefined, attempt);
-                state.cuts++;
-            }
-        }
-
-        assert.strictEqual(answer.status, 200, answer.text);
-        assert.match(answer.json.sessionToken, /^nango_connect_session_/);
-
-        state.made++;
-        state.spanned += state.reloads > reloads ? 1 : 0;
-        await sleep(20);
-    }
-
-    client.close();
-}
-
-
-test('reloads cost nobody an answer', { timeout: 60000 }, async (t) => {
+test('reloads cost nobody an answer', { timeout: 30000 + RELOADS * 3000 },
+     async (t) =>
+{
     const read = reader(t);
     const sim = await createNango({
         settings: { rate_limit: 100000 },
@@ -114,31 +72,24 @@ test('reloads cost nobody an answer', { timeout: 60000 }, async (t) => {
     t.diagnostic(`seed ${SEED}`);
     await nginx.start();
 
-    const load = new Load({
-        port: nginx.port, seed: SEED, environments: ENVIRONMENTS, again,
+    const traffic = new Traffic(nginx.port, {
+        seed: SEED, environments: ENVIRONMENTS,
     }).run();
-    const state = { made: 0, cuts: 0, spanned: 0, reloads: 0,
-                    stopped: false };
-    const asking = Promise.all(['a', 'b', 'c', 'd'].map(
-        (name) => sessions(nginx, name, state)));
+    const { load } = traffic;
 
-    asking.catch(() => {});
-    t.after(() => {
-        state.stopped = true;
-        return load.stop().catch(() => {});
-    });
+    t.after(() => traffic.stop().catch(() => {}));
 
     /* Old workers that were seen at work beside new ones. */
     const generations = new Set(nginx.workers());
     let shared = 0;
 
     for (let i = 0; i < RELOADS; i++) {
-        await Promise.race([sleep(1000), load.running, asking]);
+        await traffic.goOn(1000);
 
         const old = nginx.workers();
 
         nginx.kill(nginx.master, 'SIGHUP');
-        state.reloads++;
+        traffic.generation++;
 
         await until('new workers', () => nginx.workers().filter(
             (pid) => !old.includes(pid)).length === 2);
@@ -150,9 +101,7 @@ test('reloads cost nobody an answer', { timeout: 60000 }, async (t) => {
     const old = [...generations].slice(0, -2);
 
     await sleep(500);
-    state.stopped = true;
-    await load.stop();
-    await asking;
+    await traffic.stop();
 
     await until('the old workers to go', () => nginx.workers().length === 2
                 && !nginx.workers().some((pid) => old.includes(pid)), 5000);
@@ -166,9 +115,7 @@ test('reloads cost nobody an answer', { timeout: 60000 }, async (t) => {
     const dump = read(nginx.store);
     const bodies = new Map(load.webhooks.map((one) => [one.hmac, one.event]));
 
-    t.diagnostic(`${load.webhooks.length} webhooks, ${load.cuts} cut, `
-                 + `${state.made} sessions, ${state.cuts} cut, `
-                 + `${state.spanned} during a reload`);
+    t.diagnostic(String(traffic));
 
     assertKept(dump, load.webhooks);
     assertFolded(dump, bodies);
@@ -177,7 +124,7 @@ test('reloads cost nobody an answer', { timeout: 60000 }, async (t) => {
 
     const asked = await sim.control('GET', 'requests?path=/connect/sessions');
 
-    assert.strictEqual(asked.requests.length, state.made);
+    assert.strictEqual(asked.requests.length, traffic.made);
     assert.deepStrictEqual(load.webhooks.filter((webhook) => webhook.answers
         .every((answer) => answer.duplicate)), []);
 
@@ -185,7 +132,8 @@ test('reloads cost nobody an answer', { timeout: 60000 }, async (t) => {
 
     assert.strictEqual(generations.size, 2 * RELOADS + 2);
     assert.ok(shared > 0, 'no two generations were there at once');
-    assert.ok(state.spanned >= RELOADS);
+    assert.ok(traffic.spanned >= RELOADS);
+    assert.ok(traffic.listed >= 10 * RELOADS);
 
     assert.deepStrictEqual(nginx.lines('emerg', 'alert', 'crit'), []);
     assert.ok(await nginx.stop(), 'nginx does not end');

@@ -1,0 +1,188 @@
+/*
+ * Copyright (C) nginx-nango authors
+ *
+ * A store for each input, in memory.  To make one takes milliseconds, so the
+ * same one is emptied instead: its tables are what a new one has.
+ */
+
+#ifndef _FUZZ_STORE_H_INCLUDED_
+#define _FUZZ_STORE_H_INCLUDED_
+
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE     /* nftw() */
+#endif
+
+#include "fuzz.h"
+
+#include "nango_fold.h"
+#include "nango_log.h"
+#include "nango_tables.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <limits.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+
+#define T0        UINT64_C(1700000000000)
+#define HOUR      UINT64_C(3600000)
+#define SIZE      (UINT64_C(32) * 1024 * 1024)
+
+#define check_ok(rc)                                                          \
+    do {                                                                      \
+        int  _rc = (rc);                                                      \
+        if (_rc != 0) {                                                       \
+            fprintf(stderr, "%s:%d: rc %d: %s\n", __FILE__, __LINE__, _rc,    \
+                    failure.text);                                            \
+            abort();                                                          \
+        }                                                                     \
+    } while (0)
+
+
+static nango_error_t    failure;
+static char             directory[64];
+static nango_store_t   *store;
+static nango_reader_t  *reader;
+
+
+static inline int
+directory_remove_one(const char *path, const struct stat *sb, int type,
+    struct FTW *ftw)
+{
+    return remove(path);
+}
+
+
+static inline void
+directory_remove(const char *path)
+{
+    (void) nftw(path, directory_remove_one, 16, FTW_DEPTH|FTW_PHYS);
+}
+
+
+static inline void
+directory_forget(void)
+{
+    directory_remove(directory);
+}
+
+
+/* Those of processes that found something are left behind. */
+
+static inline void
+directory_make(void)
+{
+    DIR            *dir;
+    char            path[512];
+    const char     *base, *dash;
+    struct dirent  *de;
+
+    base = (access("/dev/shm", W_OK) == 0) ? "/dev/shm" : "/tmp";
+    dir = opendir(base);
+
+    while (dir != NULL && (de = readdir(dir)) != NULL) {
+        dash = strrchr(de->d_name, '-');
+
+        if (strncmp(de->d_name, "nango-fuzz-", 11) == 0 && atoi(dash + 1) > 0
+            && kill(atoi(dash + 1), 0) == -1 && errno == ESRCH)
+        {
+            snprintf(path, sizeof(path), "%s/%s", base, de->d_name);
+            directory_remove(path);
+        }
+    }
+
+    if (dir != NULL) {
+        closedir(dir);
+    }
+
+    snprintf(directory, sizeof(directory), "%s/nango-fuzz-%d", base,
+             (int) getpid());
+
+    directory_remove(directory);
+    check(mkdir(directory, 0700) == 0);
+    check(atexit(directory_forget) == 0);
+}
+
+
+static inline void
+store_open(uint64_t size)
+{
+    nango_store_options_t  options;
+
+    if (directory[0] == '\0') {
+        directory_make();
+    }
+
+    memset(&options, 0, sizeof(options));
+
+    options.path = directory;
+    options.size = size;
+
+    check_ok(nango_store_open(&store, &options, &failure));
+
+    reader = nango_reader_create(store);
+    check(reader != NULL);
+}
+
+
+static inline void
+store_close(void)
+{
+    nango_reader_free(reader);
+    nango_store_close(store);
+
+    reader = NULL;
+    store = NULL;
+}
+
+
+/* What is left of a table, and what a new one has in it. */
+
+static inline void
+table_empty(MDB_txn *txn, MDB_dbi dbi, int meta)
+{
+    unsigned char  schema[4];
+
+    check(mdb_drop(txn, dbi, 0) == 0);
+
+    if (meta) {
+        nango_put_le(schema, NANGO_STORE_SCHEMA, 4);
+
+        check(nango_meta_put(txn, dbi, "schema", schema, 4) == 0);
+        check(nango_meta_put(txn, dbi, "store", store->id,
+                             NANGO_STORE_ID_LEN)
+              == 0);
+    }
+}
+
+
+static inline void
+store_empty(void)
+{
+    MDB_txn  *txn;
+
+    if (store == NULL) {
+        store_open(SIZE);
+    }
+
+    check(mdb_txn_begin(store->log, NULL, 0, &txn) == 0);
+    table_empty(txn, store->events, 0);
+    table_empty(txn, store->log_meta, 1);
+    check(mdb_txn_commit(txn) == 0);
+
+    check(mdb_txn_begin(store->state, NULL, 0, &txn) == 0);
+    table_empty(txn, store->connections, 0);
+    table_empty(txn, store->owners, 0);
+    table_empty(txn, store->changes, 0);
+    table_empty(txn, store->tombstones, 0);
+    table_empty(txn, store->state_meta, 1);
+    check(mdb_txn_commit(txn) == 0);
+}
+
+
+#endif /* _FUZZ_STORE_H_INCLUDED_ */

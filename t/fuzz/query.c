@@ -1,0 +1,189 @@
+/*
+ * Copyright (C) nginx-nango authors
+ *
+ * The query of a request for connections, beside a reading of it that splits,
+ * decodes and compares in the plainest way.
+ */
+
+
+#include "fuzz.h"
+
+#include "nango_query.h"
+
+#include <errno.h>
+#include <strings.h>
+
+
+/* The decoded value of a name's first occurrence, owned; NULL: none. */
+
+static unsigned char *
+plain_arg(nango_str_t args, const char *name, size_t *len)
+{
+    char            hex[3];
+    size_t          i;
+    nango_str_t     pair, key;
+    unsigned char  *value;
+
+    while (args.len) {
+        pair = take(&args, '&');
+
+        if (memchr(pair.data, '=', pair.len) == NULL) {
+            continue;
+        }
+
+        key = take(&pair, '=');
+
+        if (key.len != strlen(name)
+            || strncasecmp((const char *) key.data, name, key.len) != 0)
+        {
+            continue;
+        }
+
+        value = malloc(pair.len + 1);
+        check(value != NULL);
+
+        for (i = 0, *len = 0; i < pair.len; i++) {
+            value[*len] = pair.data[i];
+
+            if (pair.data[i] == '+') {
+                value[*len] = ' ';
+            }
+
+            if (pair.data[i] == '%' && i + 2 < pair.len) {
+                memcpy(hex, pair.data + i + 1, 2);
+                hex[2] = '\0';
+
+                if (strspn(hex, "0123456789abcdefABCDEF") == 2) {
+                    value[*len] = (unsigned char) strtoul(hex, NULL, 16);
+                    i += 2;
+                }
+            }
+
+            (*len)++;
+        }
+
+        value[*len] = '\0';
+
+        return value;
+    }
+
+    return NULL;
+}
+
+
+/* 1, or 0 if it is no number of at most 63 bits. */
+
+static int
+plain_number(const unsigned char *value, size_t len, int base, uint64_t *n)
+{
+    const char  *digits;
+
+    digits = (base == 16) ? "0123456789abcdefABCDEF" : "0123456789";
+
+    if (len == 0 || strspn((const char *) value, digits) != len) {
+        return 0;
+    }
+
+    errno = 0;
+    *n = strtoull((const char *) value, NULL, base);
+
+    return errno == 0 && (base == 16 || *n <= INT64_MAX);
+}
+
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    size_t          i, len;
+    uint64_t        n;
+    nango_str_t     args;
+    const char     *error;
+    nango_query_t   q;
+    unsigned char  *buf, *value, hex[NANGO_KEY_LEN * 2 + 1];
+
+    static const char  *names[] = {
+        "integration", "integration_id", "provider_config_key"
+    };
+
+    args = nango_str(data, size);
+
+    buf = malloc(size ? size : 1);
+    check(buf != NULL);
+
+    error = nango_query_parse(&q, args, buf);
+
+    /* What is wrong first is what is told. */
+
+    value = plain_arg(args, "limit", &len);
+
+    if (value != NULL
+        && (!plain_number(value, len, 10, &n) || n < 1 || n > 1000))
+    {
+        check(error != NULL && memcmp(error, "limit ", 6) == 0);
+        goto done;
+    }
+
+    check(q.limit == (value ? n : 100));
+    free(value);
+
+    value = plain_arg(args, "cursor", &len);
+
+    if (value != NULL && (len != 16 || !plain_number(value, len, 16, &n))) {
+        check(error != NULL && memcmp(error, "cursor ", 7) == 0);
+        goto done;
+    }
+
+    check(q.before == (value ? n : 0));
+    free(value);
+
+    value = plain_arg(args, "since", &len);
+
+    if (value != NULL && !plain_number(value, len, 10, &n)) {
+        check(error != NULL && memcmp(error, "since ", 6) == 0);
+        goto done;
+    }
+
+    check(q.has_since == (value != NULL));
+    check(q.since == (value ? n : 0));
+    free(value);
+
+    check(error == NULL);
+
+    value = plain_arg(args, "id", &len);
+
+    check(q.one == (value != NULL));
+
+    if (value != NULL) {
+        nango_hex(hex, q.key, NANGO_KEY_LEN);
+        hex[sizeof(hex) - 1] = 0;
+
+        if (len == sizeof(hex) - 1
+            && strspn((char *) value, "0123456789abcdefABCDEF") == len)
+        {
+            check(strncasecmp((char *) hex, (char *) value, len) == 0);
+
+        } else {
+            check(strspn((char *) hex, "0") == sizeof(hex) - 1);
+        }
+    }
+
+    free(value);
+
+    for (i = 0, value = NULL; i < 3 && value == NULL; i++) {
+        value = plain_arg(args, names[i], &len);
+    }
+
+    check((q.integration.data != NULL) == (value != NULL));
+
+    if (value != NULL) {
+        check(inside(q.integration, buf, size));
+        check(nango_str_eq(q.integration, nango_str(value, len)));
+    }
+
+done:
+
+    free(value);
+    free(buf);
+
+    return 0;
+}

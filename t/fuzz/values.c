@@ -1,0 +1,520 @@
+/*
+ * Copyright (C) nginx-nango authors
+ *
+ * Any bytes as what LMDB holds: keys and values of every table, those of the
+ * meta tables too.  Whatever is there, no reader goes astray, errors have
+ * their words, what is read lies within the limits, and the store opens again
+ * or says why not.
+ */
+
+
+#include "fuzz_store.h"
+
+
+#define IDS  4
+
+static const unsigned char  names[IDS][NANGO_BODY_NAME_LEN + 1] = {
+    "00000000000000000000000000000001", "00000000000000000000000000000002",
+    "../../etc/passwd/../../etc/pass", "0000000000000000000000000000000G"
+};
+
+
+/* An error is one that has been told. */
+
+static void
+check_told(nango_rc_e rc)
+{
+    check(rc == NANGO_OK || (failure.code == rc && failure.text[0] != '\0'));
+    failure.code = NANGO_OK;
+    failure.text[0] = '\0';
+}
+
+
+static void
+connection_key(unsigned char key[NANGO_KEY_LEN], unsigned n)
+{
+    static const char  *ids[] = { "a", "b", "c", "d" };
+
+    check(nango_connection_key(key, S("prod"), S("github"),
+                               nango_str(ids[n % IDS], 1))
+          == 0);
+}
+
+
+/*
+ * The key of a table: one of ours, or of bytes; its length is what LMDB takes.
+ */
+
+static size_t
+key_take(nango_str_t *in, unsigned table, unsigned char buf[64])
+{
+    unsigned     b;
+    nango_str_t  bytes;
+
+    b = take_byte(in);
+    memset(buf, 0, 64);
+
+    if (b >= 240) {
+        bytes = take_bytes(in, 1 + b % 40);
+        memcpy(buf, bytes.data, bytes.len);
+        return bytes.len ? bytes.len : 1;
+    }
+
+    switch (table) {
+
+    case 0: case 2: case 3:                 /* events, changes, tombstones */
+        nango_put_be64(buf, (b & 0x80) ? ~(uint64_t) (b & 15) : b & 31);
+        return NANGO_SEQUENCE_LEN;
+
+    case 1:                                 /* connections */
+        connection_key(buf, b);
+        return NANGO_KEY_LEN;
+
+    default:                                /* owners */
+        check(nango_owner_key(buf, S("prod"), S("end_user_id"),
+                              (b & 1) ? S("u") : S("v"))
+              == 0);
+        nango_put_be64(buf + NANGO_KEY_LEN, ~(uint64_t) (b >> 1 & 15));
+        return NANGO_OWNERS_KEY_LEN;
+    }
+}
+
+
+static void
+put(MDB_txn *txn, MDB_dbi dbi, const void *key, size_t len, nango_str_t value)
+{
+    MDB_val  k, v;
+
+    k = nango_val(key, len);
+    v = nango_val(value.data, value.len);
+
+    check(mdb_put(txn, dbi, &k, &v, 0) == 0);
+}
+
+
+/* What a valid value begins with, so that its rest is looked at as well. */
+
+static nango_str_t
+value_take(nango_str_t *in, unsigned table, unsigned char *buf)
+{
+    size_t                len, pos;
+    unsigned              b;
+    nango_str_t           bytes, text;
+    nango_tag_t           tag;
+    nango_record_t        rec;
+    nango_connection_t   *c;
+
+    b = take_byte(in);
+    bytes = take_bytes(in, take_byte(in));
+
+    if (b & 1) {
+        memcpy(buf, bytes.data, bytes.len);
+        return nango_str(buf, bytes.len);
+    }
+
+    len = 0;
+
+    switch (table) {
+
+    case 0:
+        memset(&rec, 0, sizeof(rec));
+        rec.type = NANGO_TYPE_AUTH;
+        rec.operation = (nango_op_e) (b >> 1 & 7);
+        rec.success = (nango_success_e) (b >> 4 & 3);
+        rec.received_at = T0;
+        rec.environment = S("prod");
+        rec.integration = S("github");
+        rec.connection_id = nango_str(&"abcd"[b & 3], 1);
+        rec.body_file = (b & 0x40) != 0;
+        text = bytes;
+
+        if (rec.body_file) {
+            rec.body_len = bytes.len;
+            text = nango_str(names[b >> 1 & 3], NANGO_BODY_NAME_LEN);
+        }
+
+        rec.body = text;
+        len = nango_record_size(&rec);
+        nango_record_encode(&rec, buf);
+        break;
+
+    case 1:
+        c = calloc(1, sizeof(nango_connection_t));
+        check(c != NULL);
+        c->status = (nango_status_e) (1 + (b >> 1) % 3);
+        c->created_sequence = b >> 3 & 7;
+        c->updated_sequence = b >> 3 & 7;
+        c->environment = S("prod");
+        c->integration = S("github");
+        c->connection_id = nango_str(&"abcd"[b & 3], 1);
+        tag.name = S("end_user_id");
+        tag.value = (b & 0x40) ? S("u") : S("v");
+        c->tags[0] = tag;
+        c->ntags = 1;
+        len = nango_connection_size(c);
+        nango_connection_encode(c, buf);
+        free(c);
+        break;
+
+    case 2:
+    case 3:
+        nango_put_le(buf, T0 - (b >> 1) * HOUR / 8, 8);
+        connection_key(buf + 8, b >> 1);
+        len = 8 + NANGO_KEY_LEN;
+
+        if (table == 2) {
+            check(nango_owner_key(buf + len, S("prod"), S("end_user_id"),
+                                  S("u"))
+                  == 0);
+            len += NANGO_KEY_LEN;
+        }
+
+        break;
+
+    default:
+        connection_key(buf, b >> 1);
+        len = NANGO_KEY_LEN;
+    }
+
+    /* some bytes of it, changed; perhaps longer or shorter */
+
+    while (table != 0 && bytes.len >= 2) {
+        pos = take_byte(&bytes) % (len + 1);
+        buf[pos] = (unsigned char) take_byte(&bytes);
+
+        if (pos == len) {
+            len += (buf[pos] & 1) ? 1 : (size_t) -1;
+        }
+    }
+
+    if (b & 0x80 && len > 8) {
+        len -= b >> 1 & 7;
+    }
+
+    return nango_str(buf, len);
+}
+
+
+static void
+fill(nango_str_t *in)
+{
+    int             log, closed;
+    size_t          len;
+    MDB_txn        *txns[2];
+    unsigned        b, table;
+    nango_str_t     value;
+    unsigned char   key[64], buf[4096];
+
+    static const char  *metas[] = {
+        "applied", "counts", "forgotten", "floor", "schema", "store"
+    };
+
+    check(mdb_txn_begin(store->log, NULL, 0, &txns[0]) == 0);
+    check(mdb_txn_begin(store->state, NULL, 0, &txns[1]) == 0);
+
+    for (closed = 0; in->len && !closed; ) {
+        b = take_byte(in);
+        table = b % 8;
+
+        switch (table) {
+
+        case 0: case 1: case 2: case 3: case 4:
+            len = key_take(in, table, key);
+            value = value_take(in, table, buf);
+
+            put(txns[table != 0],
+                table == 0 ? store->events
+                : table == 1 ? store->connections
+                : table == 2 ? store->changes
+                : table == 3 ? store->tombstones : store->owners,
+                key, len, value);
+            break;
+
+        case 5: case 6:
+            log = (b & 8) != 0;
+            b = take_byte(in);
+            value = take_bytes(in, b >> 4 ? b >> 4 : 8);
+            memset(buf, 0, sizeof(buf));
+            memcpy(buf, value.data, value.len);
+
+            if (b >> 4 == 0) {
+                value = nango_str(buf, 8);
+            }
+
+            put(log ? txns[0] : txns[1],
+                log ? store->log_meta : store->state_meta,
+                metas[b % 6], strlen(metas[b % 6]), value);
+            break;
+
+        default:
+            closed = 1;
+        }
+    }
+
+    check(mdb_txn_commit(txns[0]) == 0);
+    check(mdb_txn_commit(txns[1]) == 0);
+}
+
+
+static void
+check_connection(const nango_connection_t *c)
+{
+    size_t  i;
+
+    check(c->status >= NANGO_STATUS_VALID && c->status <= NANGO_STATUS_DELETED);
+    check(c->ntags <= NANGO_EVENT_TAGS_MAX);
+    check(nango_connection_size(c) != 0);
+
+    for (i = 0; i < c->ntags; i++) {
+        check(nango_connection_tag(c, c->tags[i].name).len <= UINT16_MAX);
+    }
+}
+
+
+static int
+scan_one(void *data, uint64_t sequence, const nango_record_t *rec)
+{
+    check(rec == NULL || nango_record_size(rec) != 0);
+
+    return --*(int *) data == 0;
+}
+
+
+static void
+read_all(void)
+{
+    int                  i, rc, n;
+    uint64_t             first, last;
+    nango_rc_e           code;
+    nango_tag_t          tags[2];
+    nango_owned_t       *owned;
+    nango_counts_t       counts;
+    unsigned char        key[NANGO_KEY_LEN];
+    nango_connection_t   c;
+
+    n = 1000;
+    rc = nango_log_scan(store, 0, scan_one, &n, &failure);
+    check(rc >= -1 && rc <= 1);
+    check_told(rc == -1 ? failure.code : NANGO_OK);
+
+    check_told(nango_log_bounds(store, &first, &last, &failure));
+
+    code = nango_reader_begin(reader, &failure);
+    check_told(code);
+
+    if (code != NANGO_OK) {
+        return;
+    }
+
+    check_told(nango_reader_counts(reader, &counts, &failure));
+
+    for (i = 0; i < IDS; i++) {
+        connection_key(key, (unsigned) i);
+        rc = nango_reader_connection(reader, key, &c, &failure);
+
+        check(rc >= -1 && rc <= 1);
+        check_told(rc == -1 ? failure.code : NANGO_OK);
+
+        if (rc == 1) {
+            check(memcmp(c.key, key, NANGO_KEY_LEN) == 0);
+            check_connection(&c);
+        }
+    }
+
+    tags[0].name = S("end_user_id");
+    tags[0].value = S("u");
+    tags[1].name = S("team");
+    tags[1].value = S("x");
+
+    for (i = 1; i <= 2; i++) {
+        owned = nango_owned_open(reader, S("prod"), tags, (size_t) i,
+                                 i == 2 ? 7 : 0, &failure);
+        check(owned != NULL);
+
+        last = UINT64_MAX;
+
+        while ((rc = nango_owned_next(owned, &c, &failure)) == 1) {
+
+            /* what is in the list is the owner's, and in order */
+
+            check_connection(&c);
+            check(nango_connection_indexed(&c));
+            check(nango_str_is(c.environment, "prod"));
+            check(nango_str_is(nango_connection_tag(&c, tags[0].name), "u"));
+            check(i == 1
+                  || nango_str_is(nango_connection_tag(&c, tags[1].name),
+                                  "x"));
+            check(c.created_sequence < last
+                  || (last == UINT64_MAX
+                      && c.created_sequence == UINT64_MAX));
+            check(i == 1 || c.created_sequence < 7);
+
+            last = c.created_sequence;
+        }
+
+        check(rc == 0 || rc == -1);
+        check_told(rc == -1 ? failure.code : NANGO_OK);
+
+        nango_owned_close(owned);
+
+        for (n = 0; n < 4; n++) {
+            rc = nango_reader_changed(reader, S("prod"), tags, (size_t) i,
+                                      (uint64_t) n * 3, &failure);
+            check(rc >= -1 && rc <= 2);
+            check_told(rc == -1 ? failure.code : NANGO_OK);
+        }
+    }
+
+    nango_reader_end(reader);
+}
+
+
+/* A body of one byte and one that is an event. */
+
+static void
+bodies(void)
+{
+    int  i, fd;
+
+    static const char  *texts[] = {
+        "{", "{\"type\":\"auth\",\"tags\":{\"end_user_id\":\"u\"}}"
+    };
+
+    for (i = 0; i < 2; i++) {
+        fd = openat(store->bodies, (const char *) names[i],
+                    O_WRONLY|O_CREAT|O_CLOEXEC, 0600);
+
+        if (fd == -1 && errno == EACCES) {
+            continue;
+        }
+
+        check(fd != -1);
+        check(write(fd, texts[i], strlen(texts[i]))
+              == (ssize_t) strlen(texts[i]));
+        close(fd);
+    }
+}
+
+
+static void
+write_one(void)
+{
+    nango_rc_e       rc;
+    nango_write_t    job, *jobs[1];
+    nango_writer_t  *writer;
+    unsigned char    record[128];
+    nango_record_t   rec;
+
+    memset(&rec, 0, sizeof(rec));
+    memset(&job, 0, sizeof(job));
+
+    rec.type = NANGO_TYPE_AUTH;
+    rec.operation = NANGO_OP_CREATION;
+    rec.success = NANGO_SUCCESS_TRUE;
+    rec.environment = S("prod");
+    rec.integration = S("github");
+    rec.connection_id = S("a");
+    rec.received_at = T0;
+    rec.body = S("{}");
+    rec.body_len = 2;
+
+    job.len = nango_record_size(&rec);
+    check(job.len != 0 && job.len <= sizeof(record));
+    nango_record_encode(&rec, record);
+
+    job.record = record;
+    job.received_at = T0;
+    job.dedupe_ms = 60000;
+    check(nango_environment_key(job.environment, rec.environment) == 0);
+
+    writer = nango_writer_create(store, 120000);
+    check(writer != NULL);
+
+    jobs[0] = &job;
+    rc = nango_log_commit(writer, jobs, 1, &failure);
+
+    check_told(rc);
+    check((rc == NANGO_OK) == (job.result == NANGO_WRITE_STORED
+                               || job.result == NANGO_WRITE_DUPLICATE));
+    check((rc == NANGO_OK) == (job.sequence != 0));
+
+    nango_writer_free(writer);
+}
+
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    int                    rc;
+    unsigned               what, i;
+    nango_rc_e             code;
+    nango_str_t            in;
+    nango_folded_t         folded;
+    nango_store_options_t  store_options;
+    nango_fold_options_t   options;
+
+    store_empty();
+
+    in = nango_str(data, size);
+    what = take_byte(&in);
+
+    fill(&in);
+    bodies();
+
+    read_all();
+
+    memset(&options, 0, sizeof(options));
+    options.now_ms = T0;
+    options.retain_ms = HOUR;
+    options.max_events = what & 3;
+
+    for (i = 0; i < 4; i++) {
+        code = nango_fold(store, &options, &folded, &failure);
+        check_told(code);
+
+        if (code != NANGO_OK || !folded.more) {
+            break;
+        }
+    }
+
+    read_all();
+
+    if (what & 4) {
+        write_one();
+        check_told(nango_fold(store, &options, &folded, &failure));
+        read_all();
+    }
+
+    if (what & 8) {
+        rc = nango_body_sweep(store, UINT64_MAX / 2, 10, &failure);
+        check(rc >= -1 && rc <= 2);
+        check_told(rc == -1 ? failure.code : NANGO_OK);
+    }
+
+    if ((what & 0x30) == 0x30) {
+        store_close();
+
+        memset(&store_options, 0, sizeof(store_options));
+        store_options.path = directory;
+        store_options.size = SIZE;
+
+        code = nango_store_open(&store, &store_options, &failure);
+        check_told(code);
+
+        if (code == NANGO_OK) {
+            reader = nango_reader_create(store);
+            check(reader != NULL);
+            read_all();
+
+        } else {
+            check(store == NULL);
+
+            /* the next input begins anew */
+
+            directory_remove(directory);
+            check(mkdir(directory, 0700) == 0);
+        }
+    }
+
+    return 0;
+}
