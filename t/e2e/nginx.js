@@ -435,4 +435,4 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
 }
 
 
-module.exports = { create, until, sleep, ROOT, MODULE };
+module.exports = { create, freePort, until, sleep, ROOT, MODULE };
