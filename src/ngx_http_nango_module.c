@@ -143,6 +143,13 @@ static ngx_command_t  ngx_http_nango_commands[] = {
       0,
       NULL },
 
+    { ngx_string("nango_require"),
+      NGX_HTTP_LOC_CONF|NGX_HTTP_LIF_CONF|NGX_CONF_1MORE,
+      ngx_http_nango_require,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
     { ngx_string("nango_connections"),
       NGX_HTTP_NANGO_CONTENT_CONF|NGX_CONF_NOARGS|NGX_CONF_TAKE1,
       ngx_http_nango_connections,
@@ -245,6 +252,7 @@ ngx_http_nango_create_loc_conf(ngx_conf_t *cf)
     conf->defaults = NGX_CONF_UNSET_PTR;
     conf->docs = NGX_CONF_UNSET_PTR;
     conf->webhook_url = NGX_CONF_UNSET_PTR;
+    conf->require = NGX_CONF_UNSET_PTR;
     conf->limit_interval = NGX_CONF_UNSET_MSEC;
     conf->limit_burst = NGX_CONF_UNSET_UINT;
     conf->session_reuse = NGX_CONF_UNSET;
@@ -281,6 +289,10 @@ ngx_http_nango_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     }
 
     if (rv == NGX_CONF_OK) {
+        rv = ngx_http_nango_require_merge(cf, prev, conf);
+    }
+
+    if (rv == NGX_CONF_OK) {
         rv = ngx_http_nango_webhook_merge(cf, conf);
     }
 
@@ -313,6 +325,13 @@ ngx_http_nango_init(ngx_conf_t *cf)
     }
 
     *h = ngx_http_nango_origin_handler;
+
+    h = ngx_array_push(&cmcf->phases[NGX_HTTP_PRECONTENT_PHASE].handlers);
+    if (h == NULL) {
+        return NGX_ERROR;
+    }
+
+    *h = ngx_http_nango_require_handler;
 
     h = ngx_array_push(&cmcf->phases[NGX_HTTP_LOG_PHASE].handlers);
     if (h == NULL) {

@@ -52,6 +52,9 @@ typedef struct {
 } ngx_http_nango_endpoint_t;
 
 
+typedef struct ngx_http_nango_require_s  ngx_http_nango_require_t;
+
+
 /* The lowest bit of a mask is nginx's own NGX_CONF_BITMASK_SET. */
 #define NGX_HTTP_NANGO_EXPOSE_CONNECTION_ID  0x0002
 #define NGX_HTTP_NANGO_EXPOSE_TAGS           0x0004
@@ -82,6 +85,7 @@ typedef struct {
     ngx_array_t               *defaults;
     ngx_array_t               *docs;
     ngx_http_complex_value_t  *webhook_url;
+    ngx_http_nango_require_t  *require;     /* NULL: nothing */
     ngx_msec_t                 limit_interval;  /* 0: no limit */
     ngx_uint_t                 limit_burst;
     ngx_uint_t                 expose;
@@ -115,6 +119,7 @@ typedef struct {
 
     ngx_http_nango_read_pt     read;
     void                      *state;           /* the endpoint's own */
+    void                      *required;        /* see _require.h */
 } ngx_http_nango_ctx_t;
 
 
@@ -175,6 +180,15 @@ ngx_int_t ngx_http_nango_read(ngx_http_request_t *r,
  */
 ngx_int_t ngx_http_nango_owners(ngx_http_request_t *r, ngx_array_t *tags,
     ngx_int_t *rc);
+
+/*
+ * The same without an answer.  NGX_DECLINED: a variable is empty; NGX_ABORT: a
+ * value is none that Nango takes; NGX_ERROR.
+ */
+ngx_int_t ngx_http_nango_owners_known(ngx_http_request_t *r,
+    ngx_array_t *tags);
+
+/* Appends nango_tag's that have a value. */
 ngx_int_t ngx_http_nango_tags(ngx_http_request_t *r, ngx_array_t *tags);
 
 /* *ids (nango_str_t) of nango_integrations, empty ones left out. */
@@ -213,6 +227,8 @@ ngx_int_t ngx_http_nango_issue(ngx_http_request_t *r,
 
 char *ngx_http_nango_endpoint(ngx_conf_t *cf,
     ngx_http_nango_loc_conf_t *nlcf, ngx_http_handler_pt handler);
+ngx_nango_environment_t *ngx_http_nango_find_environment(ngx_conf_t *cf,
+    ngx_str_t *name, ngx_str_t *directive, ngx_str_t *file, ngx_uint_t line);
 char *ngx_http_nango_endpoint_merge(ngx_conf_t *cf,
     ngx_http_nango_loc_conf_t *prev, ngx_http_nango_loc_conf_t *conf);
 void ngx_http_nango_conf_error(ngx_uint_t level, ngx_conf_t *cf,
@@ -223,8 +239,8 @@ char *ngx_http_nango_store_directive(ngx_conf_t *cf, ngx_command_t *cmd,
 char *ngx_http_nango_environment(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 char *ngx_http_nango_owner(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
-void ngx_http_nango_owners_check(ngx_conf_t *cf,
-    ngx_http_nango_loc_conf_t *nlcf);
+void ngx_http_nango_owners_check(ngx_conf_t *cf, ngx_array_t *owners,
+    ngx_str_t *directive, ngx_str_t *file, ngx_uint_t line);
 char *ngx_http_nango_tag(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_nango_tags_merge(ngx_conf_t *cf,
     ngx_http_nango_loc_conf_t *prev, ngx_http_nango_loc_conf_t *conf);
@@ -248,6 +264,9 @@ char *ngx_http_nango_session_reuse(ngx_conf_t *cf, ngx_command_t *cmd,
 char *ngx_http_nango_session(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_nango_reconnect(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
+char *ngx_http_nango_require(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_nango_require_merge(ngx_conf_t *cf,
+    ngx_http_nango_loc_conf_t *prev, ngx_http_nango_loc_conf_t *conf);
 char *ngx_http_nango_connections(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 char *ngx_http_nango_webhook(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
@@ -258,6 +277,7 @@ char *ngx_http_nango_oauth_callback(ngx_conf_t *cf, ngx_command_t *cmd,
 
 void ngx_http_nango_origin_init(void);
 ngx_int_t ngx_http_nango_origin_handler(ngx_http_request_t *r);
+ngx_int_t ngx_http_nango_require_handler(ngx_http_request_t *r);
 ngx_int_t ngx_http_nango_webhook_log_handler(ngx_http_request_t *r);
 void ngx_http_nango_webhook_init(void);
 ngx_int_t ngx_http_nango_add_variables(ngx_conf_t *cf);

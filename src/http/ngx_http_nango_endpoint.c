@@ -10,11 +10,6 @@
 #include "ngx_http_nango.h"
 
 
-static ngx_nango_environment_t *ngx_http_nango_endpoint_environment(
-    ngx_conf_t *cf, ngx_http_nango_main_conf_t *nmcf,
-    ngx_http_nango_endpoint_t *ep);
-
-
 void
 ngx_http_nango_conf_error(ngx_uint_t level, ngx_conf_t *cf, ngx_str_t *file,
     ngx_uint_t line, const char *fmt, ...)
@@ -134,7 +129,9 @@ ngx_http_nango_endpoint_merge(ngx_conf_t *cf, ngx_http_nango_loc_conf_t *prev,
         return NGX_CONF_ERROR;
     }
 
-    ep->environment = ngx_http_nango_endpoint_environment(cf, nmcf, ep);
+    ep->environment = ngx_http_nango_find_environment(cf,
+                                  &ep->environment_name, &ep->name, &ep->file,
+                                  ep->line);
 
     if (ep->environment == NULL) {
         return NGX_CONF_ERROR;
@@ -164,7 +161,8 @@ ngx_http_nango_endpoint_merge(ngx_conf_t *cf, ngx_http_nango_loc_conf_t *prev,
     }
 
     if (ep->browser) {
-        ngx_http_nango_owners_check(cf, conf);
+        ngx_http_nango_owners_check(cf, conf->owners, &ep->name, &ep->file,
+                                    ep->line);
     }
 
     if (clcf->internal) {
@@ -177,47 +175,47 @@ ngx_http_nango_endpoint_merge(ngx_conf_t *cf, ngx_http_nango_loc_conf_t *prev,
 }
 
 
-static ngx_nango_environment_t *
-ngx_http_nango_endpoint_environment(ngx_conf_t *cf,
-    ngx_http_nango_main_conf_t *nmcf, ngx_http_nango_endpoint_t *ep)
+ngx_nango_environment_t *
+ngx_http_nango_find_environment(ngx_conf_t *cf, ngx_str_t *name,
+    ngx_str_t *directive, ngx_str_t *file, ngx_uint_t line)
 {
-    ngx_uint_t                 i;
-    ngx_nango_environment_t  **env;
+    ngx_uint_t                   i;
+    ngx_nango_environment_t    **env;
+    ngx_http_nango_main_conf_t  *nmcf;
 
+    nmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_nango_module);
     env = nmcf->environments.elts;
 
     if (nmcf->environments.nelts == 0) {
-        ngx_http_nango_conf_error(NGX_LOG_EMERG, cf, &ep->file, ep->line,
+        ngx_http_nango_conf_error(NGX_LOG_EMERG, cf, file, line,
                        "\"%V\" needs an environment: add a "
                        "\"nango_environment NAME { ... }\" to the http block",
-                       &ep->name);
+                       directive);
         return NULL;
     }
 
-    if (ep->environment_name.len == 0) {
+    if (name->len == 0) {
 
         if (nmcf->environments.nelts == 1) {
             return env[0];
         }
 
-        ngx_http_nango_conf_error(NGX_LOG_EMERG, cf, &ep->file, ep->line,
+        ngx_http_nango_conf_error(NGX_LOG_EMERG, cf, file, line,
                        "there are %ui environments; name the one that is "
                        "meant, as in \"%V %V;\"", nmcf->environments.nelts,
-                       &ep->name, &env[0]->name);
+                       directive, &env[0]->name);
         return NULL;
     }
 
     for (i = 0; i < nmcf->environments.nelts; i++) {
-        if (env[i]->name.len == ep->environment_name.len
-            && ngx_strncmp(env[i]->name.data, ep->environment_name.data,
-                           env[i]->name.len) == 0)
+        if (env[i]->name.len == name->len
+            && ngx_strncmp(env[i]->name.data, name->data, name->len) == 0)
         {
             return env[i];
         }
     }
 
-    ngx_http_nango_conf_error(NGX_LOG_EMERG, cf, &ep->file, ep->line,
-                   "there is no nango_environment \"%V\"",
-                   &ep->environment_name);
+    ngx_http_nango_conf_error(NGX_LOG_EMERG, cf, file, line,
+                   "there is no nango_environment \"%V\"", name);
     return NULL;
 }

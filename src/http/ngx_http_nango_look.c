@@ -68,7 +68,8 @@ ngx_http_nango_look_now(ngx_http_request_t *r, ngx_http_nango_look_t *look)
     } else {
         last = look->sequence ? look->sequence : nango_reader_last(reader);
 
-        if (last > nango_reader_applied(reader)
+        if (!look->now
+            && last > nango_reader_applied(reader)
             && ngx_http_nango_look_wait(look, last))
         {
             nango_reader_end(reader);
@@ -80,7 +81,7 @@ ngx_http_nango_look_now(ngx_http_request_t *r, ngx_http_nango_look_t *look)
         nango_reader_end(reader);
     }
 
-    if (rc == NGX_BUSY) {
+    if (rc == NGX_BUSY && !look->busy) {
         return ngx_http_nango_error(r, NGX_HTTP_SERVICE_UNAVAILABLE,
                                     "store_unavailable",
                                     "Connections cannot be read now");

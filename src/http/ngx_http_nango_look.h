@@ -36,6 +36,9 @@ struct ngx_http_nango_look_s {
     /* To be in the state; 0: what was acknowledged up to now. */
     uint64_t                 sequence;
 
+    unsigned                 now:1;         /* whatever is in the state */
+    unsigned                 busy:1;        /* then() takes NGX_BUSY too */
+
     /* Private. */
     ngx_http_request_t      *request;
     ngx_nango_wait_t         wait;

@@ -45,7 +45,7 @@ typedef enum {
 static ngx_http_nango_origin_e ngx_http_nango_origin(ngx_http_request_t *r,
     ngx_http_nango_loc_conf_t *nlcf, ngx_str_t **value);
 static ngx_table_elt_t *ngx_http_nango_find_header(ngx_http_request_t *r,
-    const char *name, size_t len);
+    const char *name, size_t len, ngx_table_elt_t *but);
 static ngx_uint_t ngx_http_nango_own_origin(ngx_http_request_t *r,
     ngx_str_t *origin);
 static ngx_uint_t ngx_http_nango_listed_origin(ngx_array_t *origins,
@@ -54,6 +54,7 @@ static ngx_int_t ngx_http_nango_split_origin(ngx_str_t *origin,
     ngx_str_t *host, ngx_int_t *port);
 static void ngx_http_nango_split_host(ngx_str_t *s, ngx_uint_t tls,
     ngx_str_t *host, ngx_int_t *port);
+static ngx_uint_t ngx_http_nango_origin_host(ngx_str_t *host);
 static ngx_int_t ngx_http_nango_preflight(ngx_http_request_t *r,
     ngx_http_nango_loc_conf_t *nlcf, ngx_str_t *method);
 static ngx_int_t ngx_http_nango_origin_filter(ngx_http_request_t *r);
@@ -67,9 +68,8 @@ ngx_http_nango_allow_origin(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_http_nango_loc_conf_t *nlcf = conf;
 
-    u_char                   *p, *last;
     ngx_int_t                 tls;
-    ngx_str_t                *value;
+    ngx_str_t                *value, host;
     ngx_uint_t                i;
     ngx_http_nango_origin_t  *origin;
 
@@ -103,26 +103,21 @@ ngx_http_nango_allow_origin(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
         ngx_strlow(origin->host.data, origin->host.data, origin->host.len);
 
-        p = origin->host.data;
-        last = p + origin->host.len;
+        host = origin->host;
 
-        if (origin->host.len > 2 && p[0] == '*' && p[1] == '.') {
+        if (host.len > 2 && host.data[0] == '*' && host.data[1] == '.') {
             origin->wildcard = 1;
             origin->host.data++;
             origin->host.len--;
-            p += 2;
+
+            host.data += 2;
+            host.len -= 2;
         }
 
-        if (*p == '[') {
-            continue;
-        }
-
-        for ( /* void */ ; p < last; p++) {
-            if (!((*p >= 'a' && *p <= 'z') || (*p >= '0' && *p <= '9')
-                  || *p == '.' || *p == '-' || *p == '_'))
-            {
-                goto invalid;
-            }
+        if (!ngx_http_nango_origin_host(&host)
+            || (origin->wildcard && host.data[0] == '['))
+        {
+            goto invalid;
         }
     }
 
@@ -176,7 +171,7 @@ ngx_http_nango_origin_handler(ngx_http_request_t *r)
 
         method = ngx_http_nango_find_header(r,
                           "access-control-request-method",
-                          sizeof("access-control-request-method") - 1);
+                          sizeof("access-control-request-method") - 1, NULL);
 
         if (method) {
             ngx_http_finalize_request(r,
@@ -196,12 +191,13 @@ ngx_http_nango_origin(ngx_http_request_t *r, ngx_http_nango_loc_conf_t *nlcf,
 {
     ngx_table_elt_t  *origin, *site;
 
-    origin = ngx_http_nango_find_header(r, "origin", sizeof("origin") - 1);
+    origin = ngx_http_nango_find_header(r, "origin", sizeof("origin") - 1,
+                                        NULL);
 
     if (origin == NULL) {
 
         site = ngx_http_nango_find_header(r, "sec-fetch-site",
-                                          sizeof("sec-fetch-site") - 1);
+                                          sizeof("sec-fetch-site") - 1, NULL);
 
         if (site
             && site->value.len == sizeof("cross-site") - 1
@@ -213,6 +209,13 @@ ngx_http_nango_origin(ngx_http_request_t *r, ngx_http_nango_loc_conf_t *nlcf,
         }
 
         return NGX_HTTP_NANGO_NO_ORIGIN;
+    }
+
+    /* A page has one. */
+
+    if (ngx_http_nango_find_header(r, "origin", sizeof("origin") - 1, origin))
+    {
+        return NGX_HTTP_NANGO_FOREIGN;
     }
 
     *value = &origin->value;
@@ -231,8 +234,11 @@ ngx_http_nango_origin(ngx_http_request_t *r, ngx_http_nango_loc_conf_t *nlcf,
 }
 
 
+/* The first one of that name, other than but. */
+
 static ngx_table_elt_t *
-ngx_http_nango_find_header(ngx_http_request_t *r, const char *name, size_t len)
+ngx_http_nango_find_header(ngx_http_request_t *r, const char *name, size_t len,
+    ngx_table_elt_t *but)
 {
     ngx_uint_t        i;
     ngx_list_part_t  *part;
@@ -253,7 +259,7 @@ ngx_http_nango_find_header(ngx_http_request_t *r, const char *name, size_t len)
             i = 0;
         }
 
-        if (h[i].hash != 0 && h[i].key.len == len
+        if (h[i].hash != 0 && &h[i] != but && h[i].key.len == len
             && ngx_strncmp(h[i].lowcase_key, name, len) == 0)
         {
             return &h[i];
@@ -302,7 +308,7 @@ ngx_http_nango_listed_origin(ngx_array_t *origins, ngx_str_t *origin)
 
     tls = ngx_http_nango_split_origin(origin, &host, &port);
 
-    if (tls == NGX_ERROR) {
+    if (tls == NGX_ERROR || !ngx_http_nango_origin_host(&host)) {
         return 0;
     }
 
@@ -414,6 +420,57 @@ ngx_http_nango_split_host(ngx_str_t *s, ngx_uint_t tls, ngx_str_t *host,
 }
 
 
+/*
+ * A name or an address as a browser writes it: one that holds anything else
+ * could end in a listed domain and belong to another.
+ */
+
+static ngx_uint_t
+ngx_http_nango_origin_host(ngx_str_t *host)
+{
+    u_char  *p, *last, c;
+
+    p = host->data;
+    last = p + host->len;
+
+    if (host->len == 0 || *p == '.') {
+        return 0;
+    }
+
+    if (*p == '[') {
+        last--;
+
+        if (host->len < 4 || *last != ']') {
+            return 0;
+        }
+
+        for (p++; p < last; p++) {
+            c = (u_char) (*p | 0x20);
+
+            if (!((*p >= '0' && *p <= '9') || (c >= 'a' && c <= 'f')
+                  || *p == ':' || *p == '.'))
+            {
+                return 0;
+            }
+        }
+
+        return 1;
+    }
+
+    for ( /* void */ ; p < last; p++) {
+        c = (u_char) (*p | 0x20);
+
+        if (!((*p >= '0' && *p <= '9') || (c >= 'a' && c <= 'z')
+              || *p == '.' || *p == '-' || *p == '_'))
+        {
+            return 0;
+        }
+    }
+
+    return 1;
+}
+
+
 /* The page will ask; what it may not do is said when it has. */
 
 static ngx_int_t
@@ -445,7 +502,8 @@ ngx_http_nango_preflight(ngx_http_request_t *r,
     }
 
     headers = ngx_http_nango_find_header(r, "access-control-request-headers",
-                             sizeof("access-control-request-headers") - 1);
+                             sizeof("access-control-request-headers") - 1,
+                             NULL);
 
     if (headers) {
         value = headers->value;

@@ -36,7 +36,8 @@ ngx_http_nango_owner(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
  */
 
 void
-ngx_http_nango_owners_check(ngx_conf_t *cf, ngx_http_nango_loc_conf_t *nlcf)
+ngx_http_nango_owners_check(ngx_conf_t *cf, ngx_array_t *owners,
+    ngx_str_t *directive, ngx_str_t *file, ngx_uint_t line)
 {
     void                  **realm;
     ngx_uint_t              i;
@@ -44,15 +45,15 @@ ngx_http_nango_owners_check(ngx_conf_t *cf, ngx_http_nango_loc_conf_t *nlcf)
     ngx_http_conf_ctx_t    *ctx;
     ngx_http_nango_tag_t   *owner;
 
-    owner = nlcf->owners->elts;
+    owner = owners->elts;
 
-    for (i = 0; i < nlcf->owners->nelts; i++) {
+    for (i = 0; i < owners->nelts; i++) {
         if (owner[i].remote_user) {
             break;
         }
     }
 
-    if (i == nlcf->owners->nelts) {
+    if (i == owners->nelts) {
         return;
     }
 
@@ -75,16 +76,41 @@ ngx_http_nango_owners_check(ngx_conf_t *cf, ngx_http_nango_loc_conf_t *nlcf)
         }
     }
 
-    ngx_http_nango_conf_error(NGX_LOG_WARN, cf, &nlcf->endpoint.file,
-                   nlcf->endpoint.line,
+    ngx_http_nango_conf_error(NGX_LOG_WARN, cf, file, line,
                    "\"$remote_user\" in nango_owner is what the client claims "
                    "to be: there is no auth_basic here for \"%V\"",
-                   &nlcf->endpoint.name);
+                   directive);
 }
 
 
 ngx_int_t
 ngx_http_nango_owners(ngx_http_request_t *r, ngx_array_t *tags, ngx_int_t *rc)
+{
+    switch (ngx_http_nango_owners_known(r, tags)) {
+
+    case NGX_OK:
+        return NGX_OK;
+
+    case NGX_DECLINED:
+        *rc = ngx_http_nango_error(r, NGX_HTTP_UNAUTHORIZED, "owner_required",
+                                   "It is not known who is asking");
+        return NGX_DECLINED;
+
+    case NGX_ABORT:
+        *rc = ngx_http_nango_error(r, NGX_HTTP_BAD_REQUEST, "invalid_tag",
+                                   "The caller's identity cannot be used "
+                                   "as a tag");
+        return NGX_DECLINED;
+
+    default: /* NGX_ERROR */
+        *rc = NGX_ERROR;
+        return NGX_DECLINED;
+    }
+}
+
+
+ngx_int_t
+ngx_http_nango_owners_known(ngx_http_request_t *r, ngx_array_t *tags)
 {
     ngx_str_t                   s;
     ngx_uint_t                  i, n;
@@ -105,8 +131,7 @@ ngx_http_nango_owners(ngx_http_request_t *r, ngx_array_t *tags, ngx_int_t *rc)
         for (n = 0; n < owner[i].variables->nelts; n++) {
 
             if (ngx_http_complex_value(r, &cv[n], &s) != NGX_OK) {
-                *rc = NGX_ERROR;
-                return NGX_DECLINED;
+                return NGX_ERROR;
             }
 
             if (s.len == 0) {
@@ -115,8 +140,7 @@ ngx_http_nango_owners(ngx_http_request_t *r, ngx_array_t *tags, ngx_int_t *rc)
         }
 
         if (ngx_http_complex_value(r, &owner[i].value, &s) != NGX_OK) {
-            *rc = NGX_ERROR;
-            return NGX_DECLINED;
+            return NGX_ERROR;
         }
 
         if (s.len == 0) {
@@ -125,8 +149,7 @@ ngx_http_nango_owners(ngx_http_request_t *r, ngx_array_t *tags, ngx_int_t *rc)
 
         tag = ngx_array_push(tags);
         if (tag == NULL) {
-            *rc = NGX_ERROR;
-            return NGX_DECLINED;
+            return NGX_ERROR;
         }
 
         tag->name = ngx_nango_str(&owner[i].name);
@@ -138,11 +161,7 @@ ngx_http_nango_owners(ngx_http_request_t *r, ngx_array_t *tags, ngx_int_t *rc)
             ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
                           "the value of nango_owner \"%V\" is none that Nango "
                           "takes: it %s", &owner[i].name, error);
-
-            *rc = ngx_http_nango_error(r, NGX_HTTP_BAD_REQUEST, "invalid_tag",
-                                       "The caller's identity cannot be used "
-                                       "as a tag");
-            return NGX_DECLINED;
+            return NGX_ABORT;
         }
     }
 
@@ -154,7 +173,5 @@ nobody:
                   "nango_owner \"%V\" is empty: nobody was authenticated",
                   &owner[i].name);
 
-    *rc = ngx_http_nango_error(r, NGX_HTTP_UNAUTHORIZED, "owner_required",
-                               "It is not known who is asking");
     return NGX_DECLINED;
 }

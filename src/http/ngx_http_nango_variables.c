@@ -2,11 +2,12 @@
  * Copyright (C) nginx-nango authors
  *
  * Variables for the access log: what came of a request, and what it waited
- * for.  None of them holds a secret, a token or anything of a body but its
- * type.
+ * for; and what nango_require has found.  None of those for the log holds a
+ * secret, a token or anything of a body but its type.
  */
 
 #include "ngx_http_nango.h"
+#include "ngx_http_nango_require.h"
 
 
 typedef enum {
@@ -16,11 +17,16 @@ typedef enum {
     NGX_HTTP_NANGO_EVENT_SEQUENCE,
     NGX_HTTP_NANGO_API_STATUS,
     NGX_HTTP_NANGO_API_TIME,
-    NGX_HTTP_NANGO_COMMIT_TIME
+    NGX_HTTP_NANGO_COMMIT_TIME,
+    NGX_HTTP_NANGO_CONNECTION_ID,
+    NGX_HTTP_NANGO_CONNECTION_STATUS,
+    NGX_HTTP_NANGO_CONNECTION_PROVIDER
 } ngx_http_nango_variable_e;
 
 
 static ngx_int_t ngx_http_nango_variable(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data);
+static ngx_int_t ngx_http_nango_connection_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
 
 
@@ -46,6 +52,18 @@ static ngx_http_variable_t  ngx_http_nango_vars[] = {
 
     { ngx_string("nango_commit_time"), NULL, ngx_http_nango_variable,
       NGX_HTTP_NANGO_COMMIT_TIME, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("nango_connection_id"), NULL,
+      ngx_http_nango_connection_variable,
+      NGX_HTTP_NANGO_CONNECTION_ID, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("nango_connection_status"), NULL,
+      ngx_http_nango_connection_variable,
+      NGX_HTTP_NANGO_CONNECTION_STATUS, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("nango_connection_provider"), NULL,
+      ngx_http_nango_connection_variable,
+      NGX_HTTP_NANGO_CONNECTION_PROVIDER, NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
       ngx_http_null_variable
 };
@@ -157,6 +175,51 @@ ngx_http_nango_variable(ngx_http_request_t *r, ngx_http_variable_value_t *v,
     }
 
     v->data = s.data;
+    v->len = s.len;
+    v->valid = 1;
+    v->no_cacheable = 0;
+    v->not_found = 0;
+
+    return NGX_OK;
+}
+
+
+/* Empty until nango_require has found a connection. */
+
+static ngx_int_t
+ngx_http_nango_connection_variable(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data)
+{
+    nango_str_t                 s;
+    ngx_http_nango_ctx_t       *ctx;
+    ngx_http_nango_required_t  *rd;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_nango_module);
+    rd = ctx ? ctx->required : NULL;
+
+    s = nango_str("", 0);
+
+    if (rd && rd->state == NGX_HTTP_NANGO_PASSED
+        && rd->status != NANGO_STATUS_NONE)
+    {
+        switch (data) {
+
+        case NGX_HTTP_NANGO_CONNECTION_ID:
+            s = rd->connection_id;
+            break;
+
+        case NGX_HTTP_NANGO_CONNECTION_PROVIDER:
+            s = rd->provider;
+            break;
+
+        default: /* NGX_HTTP_NANGO_CONNECTION_STATUS */
+            s = (rd->status == NANGO_STATUS_VALID) ? nango_str("valid", 5)
+                                                   : nango_str("invalid", 7);
+            break;
+        }
+    }
+
+    v->data = (u_char *) s.data;
     v->len = s.len;
     v->valid = 1;
     v->no_cacheable = 0;

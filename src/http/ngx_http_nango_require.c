@@ -1,0 +1,619 @@
+/*
+ * Copyright (C) nginx-nango authors
+ *
+ * nango_require [environment] integration [id=$variable]
+ *               [multiple=newest|refuse] [optional] [credentials] [proxy];
+ *
+ * Finds the caller's connection before a location answers, whatever answers
+ * there.  In the precontent phase: after every access check, so that what
+ * auth_request has established is known, and with no part in "satisfy".  (An
+ * access handler of a dynamic module runs before auth_request, and its NGX_OK
+ * would let "satisfy any" pass.)  It reads what is in the state and does not
+ * wait for what is still on its way there.
+ */
+
+#include "ngx_http_nango_require.h"
+
+
+/* Of one owner and integration, looked at for a valid one. */
+#define NGX_HTTP_NANGO_REQUIRE_MAX  32
+
+
+static char *ngx_http_nango_require_value(ngx_conf_t *cf, ngx_str_t *value,
+    ngx_http_complex_value_t *cv);
+static ngx_uint_t ngx_http_nango_require_returns(ngx_conf_t *cf);
+static ngx_int_t ngx_http_nango_require_begin(ngx_http_request_t *r,
+    ngx_http_nango_require_t *rq, ngx_http_nango_required_t *rd);
+static ngx_int_t ngx_http_nango_require_look(ngx_http_request_t *r,
+    nango_reader_t *reader, void *data);
+static ngx_int_t ngx_http_nango_require_find(ngx_http_request_t *r,
+    nango_reader_t *reader, ngx_http_nango_required_t *rd,
+    nango_connection_t *c);
+static ngx_int_t ngx_http_nango_require_then(ngx_http_request_t *r,
+    ngx_int_t rc, void *data);
+static ngx_int_t ngx_http_nango_require_invalid(ngx_http_request_t *r,
+    ngx_http_nango_required_t *rd);
+static ngx_int_t ngx_http_nango_require_pass(ngx_http_request_t *r,
+    ngx_http_nango_required_t *rd);
+
+
+char *
+ngx_http_nango_require(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_http_nango_loc_conf_t *nlcf = conf;
+
+    ngx_str_t                 *value, *name[2], s;
+    ngx_uint_t                 i, n;
+    ngx_http_nango_require_t  *rq;
+
+    if (nlcf->require != NGX_CONF_UNSET_PTR) {
+        return "is duplicate";
+    }
+
+    rq = ngx_pcalloc(cf->pool, sizeof(ngx_http_nango_require_t));
+    if (rq == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    nlcf->require = rq;
+
+    value = cf->args->elts;
+    n = 0;
+
+    for (i = 1; i < cf->args->nelts; i++) {
+
+        if (ngx_strncmp(value[i].data, "id=", 3) == 0) {
+
+            s.data = value[i].data + 3;
+            s.len = value[i].len - 3;
+
+            rq->id = ngx_pcalloc(cf->pool, sizeof(ngx_http_complex_value_t));
+
+            if (rq->id == NULL
+                || ngx_http_nango_require_value(cf, &s, rq->id)
+                   != NGX_CONF_OK)
+            {
+                return NGX_CONF_ERROR;
+            }
+
+            continue;
+        }
+
+        if (ngx_strcmp(value[i].data, "multiple=newest") == 0) {
+            rq->refuse = 0;
+            continue;
+        }
+
+        if (ngx_strcmp(value[i].data, "multiple=refuse") == 0) {
+            rq->refuse = 1;
+            continue;
+        }
+
+        if (ngx_strcmp(value[i].data, "optional") == 0) {
+            rq->optional = 1;
+            continue;
+        }
+
+        if (ngx_strcmp(value[i].data, "credentials") == 0) {
+            rq->credentials = 1;
+            continue;
+        }
+
+        if (ngx_strcmp(value[i].data, "proxy") == 0) {
+            rq->proxy = 1;
+            continue;
+        }
+
+        if (n == 2 || ngx_strlchr(value[i].data,
+                                  value[i].data + value[i].len, '='))
+        {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "invalid parameter \"%V\"; there are \"id=\", "
+                               "\"multiple=newest\", \"multiple=refuse\", "
+                               "\"optional\", \"credentials\" and \"proxy\" "
+                               "beside an environment and an integration",
+                               &value[i]);
+            return NGX_CONF_ERROR;
+        }
+
+        name[n++] = &value[i];
+    }
+
+    if (n == 0) {
+        return "needs the id of an integration";
+    }
+
+    if (n == 2) {
+        rq->environment_name = *name[0];
+    }
+
+    rq->file = cf->conf_file->file.name;
+    rq->line = cf->conf_file->line;
+
+    if (ngx_http_nango_require_value(cf, name[n - 1], &rq->integration)
+        != NGX_CONF_OK)
+    {
+        return NGX_CONF_ERROR;
+    }
+
+    if (rq->integration.lengths == NULL
+        && !nango_integration_valid(ngx_nango_str(name[n - 1])))
+    {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid integration \"%V\"; an id has 1 to 255 "
+                           "letters, digits, spaces and \"~:.@_-\"",
+                           name[n - 1]);
+        return NGX_CONF_ERROR;
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+static char *
+ngx_http_nango_require_value(ngx_conf_t *cf, ngx_str_t *value,
+    ngx_http_complex_value_t *cv)
+{
+    ngx_http_compile_complex_value_t  ccv;
+
+    ngx_memzero(&ccv, sizeof(ngx_http_compile_complex_value_t));
+
+    ccv.cf = cf;
+    ccv.value = value;
+    ccv.complex_value = cv;
+
+    return (ngx_http_compile_complex_value(&ccv) == NGX_OK) ? NGX_CONF_OK
+                                                            : NGX_CONF_ERROR;
+}
+
+
+char *
+ngx_http_nango_require_merge(ngx_conf_t *cf, ngx_http_nango_loc_conf_t *prev,
+    ngx_http_nango_loc_conf_t *conf)
+{
+    ngx_uint_t                   own;
+    ngx_http_nango_require_t    *rq;
+    ngx_http_nango_main_conf_t  *nmcf;
+
+    static ngx_str_t  name = ngx_string("nango_require");
+
+    own = (conf->require != NGX_CONF_UNSET_PTR);
+
+    ngx_conf_merge_ptr_value(conf->require, prev->require, NULL);
+
+    if (!own) {
+        return NGX_CONF_OK;
+    }
+
+    rq = conf->require;
+    nmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_nango_module);
+
+    rq->environment = ngx_http_nango_find_environment(cf,
+                                  &rq->environment_name, &name, &rq->file,
+                                  rq->line);
+
+    if (rq->environment == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    if (nmcf->store.path.len == 0) {
+        ngx_http_nango_conf_error(NGX_LOG_EMERG, cf, &rq->file, rq->line,
+                       "\"nango_require\" needs a store: add "
+                       "\"nango_store PATH;\" to the http block");
+        return NGX_CONF_ERROR;
+    }
+
+    if (conf->owners == NULL) {
+        ngx_http_nango_conf_error(NGX_LOG_EMERG, cf, &rq->file, rq->line,
+                       "\"nango_require\" needs to know who is asking: add, "
+                       "for instance, \"nango_owner end_user_id "
+                       "$remote_user;\"");
+        return NGX_CONF_ERROR;
+    }
+
+    if ((rq->credentials || rq->proxy)
+        && rq->environment->authorization.len == 0)
+    {
+        ngx_http_nango_conf_error(NGX_LOG_EMERG, cf, &rq->file, rq->line,
+                       "\"nango_require\" needs an \"api_key\" in "
+                       "nango_environment \"%V\" for \"%s\"",
+                       &rq->environment->name,
+                       rq->proxy ? "proxy" : "credentials");
+        return NGX_CONF_ERROR;
+    }
+
+    ngx_http_nango_owners_check(cf, conf->owners, &name, &rq->file, rq->line);
+
+    if (ngx_http_nango_require_returns(cf)) {
+        ngx_http_nango_conf_error(NGX_LOG_WARN, cf, &rq->file, rq->line,
+                       "\"nango_require\" does not guard what \"return\" "
+                       "answers here, which comes before any check");
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+/*
+ * Whether the location has a "return", as the rewrite module's configuration
+ * says, which begins with its code: there a "return" is the address of a
+ * function.
+ */
+
+static ngx_uint_t
+ngx_http_nango_require_returns(ngx_conf_t *cf)
+{
+    u_char                    *p, *last;
+    ngx_uint_t                 i;
+    ngx_array_t              **codes;
+    ngx_module_t             **modules;
+    ngx_http_conf_ctx_t       *ctx;
+    ngx_http_script_code_pt    code;
+
+    modules = cf->cycle->modules;
+
+    for (i = 0; modules[i]; i++) {
+        if (ngx_strcmp(modules[i]->name, "ngx_http_rewrite_module") == 0) {
+            break;
+        }
+    }
+
+    if (modules[i] == NULL) {
+        return 0;
+    }
+
+    ctx = cf->ctx;
+    codes = ctx->loc_conf[modules[i]->ctx_index];
+
+    if (*codes == NULL) {
+        return 0;
+    }
+
+    p = (*codes)->elts;
+    last = p + (*codes)->nelts * (*codes)->size;
+
+    for ( /* void */ ; last - p >= (ssize_t) sizeof(code);
+          p += sizeof(uintptr_t))
+    {
+        ngx_memcpy(&code, p, sizeof(code));
+
+        if (code == ngx_http_script_return_code) {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
+ngx_int_t
+ngx_http_nango_require_handler(ngx_http_request_t *r)
+{
+    ngx_http_nango_ctx_t       *ctx;
+    ngx_http_nango_require_t   *rq;
+    ngx_http_nango_loc_conf_t  *nlcf;
+    ngx_http_nango_required_t  *rd;
+
+    nlcf = ngx_http_get_module_loc_conf(r, ngx_http_nango_module);
+    rq = nlcf->require;
+
+    if (rq == NULL) {
+        return NGX_DECLINED;
+    }
+
+    ctx = ngx_http_nango_ctx(r);
+    if (ctx == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    rd = ctx->required;
+
+    if (rd == NULL) {
+        rd = ngx_pcalloc(r->pool, sizeof(ngx_http_nango_required_t));
+        if (rd == NULL) {
+            return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        }
+
+        ctx->required = rd;
+
+        return ngx_http_nango_require_begin(r, rq, rd);
+    }
+
+    switch (rd->state) {
+
+    case NGX_HTTP_NANGO_PASSED:
+        return NGX_DECLINED;
+
+    default:
+        /* An event of the client's connection while it waits. */
+        return NGX_DONE;
+    }
+}
+
+
+static ngx_int_t
+ngx_http_nango_require_begin(ngx_http_request_t *r,
+    ngx_http_nango_require_t *rq, ngx_http_nango_required_t *rd)
+{
+    ngx_int_t  rc;
+    ngx_str_t  s;
+
+    if (ngx_array_init(&rd->owners, r->pool, NANGO_TAGS_MAX,
+                       sizeof(nango_tag_t))
+        != NGX_OK)
+    {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    if (rq->optional) {
+        rc = ngx_http_nango_owners_known(r, &rd->owners);
+
+        if (rc == NGX_DECLINED) {
+            return ngx_http_nango_require_pass(r, rd);
+        }
+
+        if (rc != NGX_OK) {
+            return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        }
+
+    } else if (ngx_http_nango_owners(r, &rd->owners, &rc) != NGX_OK) {
+        rd->state = NGX_HTTP_NANGO_ANSWERED;
+        ngx_http_finalize_request(r, rc);
+        return NGX_DONE;
+    }
+
+    if (ngx_http_complex_value(r, &rq->integration, &s) != NGX_OK) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    rd->integration = ngx_nango_str(&s);
+
+    if (rq->id) {
+
+        if (ngx_http_complex_value(r, rq->id, &s) != NGX_OK) {
+            return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        }
+
+        if (s.len) {
+            /* An id of another form is one that nobody has. */
+
+            if (nango_unhex(rd->id, NANGO_KEY_LEN, ngx_nango_str(&s)) != 0) {
+                ngx_memzero(rd->id, NANGO_KEY_LEN);
+            }
+
+            rd->by_id = 1;
+        }
+    }
+
+    rd->look.look = ngx_http_nango_require_look;
+    rd->look.then = ngx_http_nango_require_then;
+    rd->look.data = rd;
+    rd->look.now = 1;
+    rd->look.busy = 1;
+
+    rc = ngx_http_nango_look(r, &rd->look);
+
+    if (rc == NGX_AGAIN) {
+        rd->resume = 1;
+        return NGX_DONE;
+    }
+
+    if (rc == NGX_DECLINED) {
+        return NGX_DECLINED;
+    }
+
+    rd->state = NGX_HTTP_NANGO_ANSWERED;
+
+    ngx_http_finalize_request(r, rc);
+
+    return NGX_DONE;
+}
+
+
+/* NGX_OK; NGX_DECLINED: none; NGX_ABORT: several; NGX_BUSY; NGX_ERROR. */
+
+static ngx_int_t
+ngx_http_nango_require_look(ngx_http_request_t *r, nango_reader_t *reader,
+    void *data)
+{
+    ngx_http_nango_required_t *rd = data;
+
+    ngx_int_t           rc;
+    nango_connection_t  c;
+
+    rc = ngx_http_nango_require_find(r, reader, rd, &c);
+    if (rc != NGX_OK) {
+        return rc;
+    }
+
+    ngx_memcpy(rd->key, c.key, NANGO_KEY_LEN);
+
+    rd->status = c.status;
+    rd->connection_id = c.connection_id;
+    rd->provider = c.provider;
+
+    if (ngx_http_nango_copy(r->pool, &rd->connection_id) != NGX_OK
+        || ngx_http_nango_copy(r->pool, &rd->provider) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
+}
+
+
+/* Of several the newest that is valid, else the newest. */
+
+static ngx_int_t
+ngx_http_nango_require_find(ngx_http_request_t *r, nango_reader_t *reader,
+    ngx_http_nango_required_t *rd, nango_connection_t *c)
+{
+    ngx_int_t                   rc;
+    ngx_uint_t                  i, n;
+    nango_connection_t         *all;
+    ngx_http_nango_require_t   *rq;
+    ngx_http_nango_loc_conf_t  *nlcf;
+
+    nlcf = ngx_http_get_module_loc_conf(r, ngx_http_nango_module);
+    rq = nlcf->require;
+
+    if (rd->by_id) {
+        rc = ngx_http_nango_find(r, reader, rq->environment, &rd->owners,
+                                 rd->id, c);
+
+        if (rc == NGX_OK && !nango_str_eq(c->integration, rd->integration)) {
+            return NGX_DECLINED;
+        }
+
+        return rc;
+    }
+
+    rc = ngx_http_nango_find_all(r, reader, rq->environment, &rd->owners,
+                                 rd->integration, c, 1, &n);
+    if (rc != NGX_OK) {
+        return rc;
+    }
+
+    if (n == 0) {
+        return NGX_DECLINED;
+    }
+
+    if (n == 1 || c->status == NANGO_STATUS_VALID) {
+        return (n > 1 && rq->refuse) ? NGX_ABORT : NGX_OK;
+    }
+
+    if (rq->refuse) {
+        return NGX_ABORT;
+    }
+
+    all = ngx_palloc(r->pool, NGX_HTTP_NANGO_REQUIRE_MAX
+                              * sizeof(nango_connection_t));
+    if (all == NULL) {
+        return NGX_ERROR;
+    }
+
+    rc = ngx_http_nango_find_all(r, reader, rq->environment, &rd->owners,
+                                 rd->integration, all,
+                                 NGX_HTTP_NANGO_REQUIRE_MAX, &n);
+
+    if (rc == NGX_OK) {
+        n = ngx_min(n, NGX_HTTP_NANGO_REQUIRE_MAX);
+
+        for (i = 0; i < n; i++) {
+            if (all[i].status == NANGO_STATUS_VALID) {
+                *c = all[i];
+                break;
+            }
+        }
+    }
+
+    ngx_pfree(r->pool, all);
+
+    return rc;
+}
+
+
+/*
+ * Called in the handler, or later by an event.  NGX_DECLINED, only in the
+ * handler: the request goes on; NGX_AGAIN: it goes on, or will; anything else
+ * is what an answer returned.
+ */
+
+static ngx_int_t
+ngx_http_nango_require_then(ngx_http_request_t *r, ngx_int_t rc, void *data)
+{
+    ngx_http_nango_required_t *rd = data;
+
+    ngx_http_nango_require_t   *rq;
+    ngx_http_nango_loc_conf_t  *nlcf;
+
+    nlcf = ngx_http_get_module_loc_conf(r, ngx_http_nango_module);
+    rq = nlcf->require;
+
+    if (rc == NGX_OK
+        && (rd->status == NANGO_STATUS_VALID || rq->optional))
+    {
+        return ngx_http_nango_require_pass(r, rd);
+    }
+
+    if (rq->optional && rc != NGX_ERROR) {
+        rd->status = NANGO_STATUS_NONE;
+        return ngx_http_nango_require_pass(r, rd);
+    }
+
+    rd->state = NGX_HTTP_NANGO_ANSWERED;
+
+    switch (rc) {
+
+    case NGX_OK:
+        return ngx_http_nango_require_invalid(r, rd);
+
+    case NGX_DECLINED:
+        return ngx_http_nango_error(r, NGX_HTTP_NOT_FOUND,
+                                    "connection_not_found",
+                                    "There is no such connection");
+
+    case NGX_ABORT:
+        return ngx_http_nango_error(r, NGX_HTTP_CONFLICT,
+                                    "connection_ambiguous",
+                                    "There are several; choose one by its "
+                                    "id");
+
+    case NGX_BUSY:
+        return ngx_http_nango_error(r, NGX_HTTP_SERVICE_UNAVAILABLE,
+                                    "store_unavailable",
+                                    "Connections cannot be read now");
+
+    default: /* NGX_ERROR */
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+}
+
+
+static ngx_int_t
+ngx_http_nango_require_pass(ngx_http_request_t *r,
+    ngx_http_nango_required_t *rd)
+{
+    ngx_connection_t  *c;
+
+    rd->state = NGX_HTTP_NANGO_PASSED;
+
+    if (!rd->resume) {
+        return NGX_DECLINED;
+    }
+
+    c = r->connection;
+
+    ngx_http_core_run_phases(r);
+    ngx_http_run_posted_requests(c);
+
+    return NGX_AGAIN;
+}
+
+
+/* With the id that nango_reconnect takes. */
+
+static ngx_int_t
+ngx_http_nango_require_invalid(ngx_http_request_t *r,
+    ngx_http_nango_required_t *rd)
+{
+    u_char     hex[2 * NANGO_KEY_LEN];
+    ngx_str_t  body;
+
+    static u_char  before[] = "{\"error\":{\"code\":\"connection_invalid\","
+                              "\"message\":\"The connection needs to be "
+                              "authorised again\"},\"id\":\"";
+
+    body.data = ngx_pnalloc(r->pool, sizeof(before) + sizeof(hex) + 2);
+    if (body.data == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    nango_hex(hex, rd->key, NANGO_KEY_LEN);
+
+    body.len = ngx_sprintf(body.data, "%s%*s\"}", before, sizeof(hex), hex)
+               - body.data;
+
+    return ngx_http_nango_error_body(r, NGX_HTTP_CONFLICT,
+                                     "connection_invalid", &body);
+}

@@ -1,0 +1,58 @@
+/*
+ * Copyright (C) nginx-nango authors
+ *
+ * What nango_require has found for a request, for its variables.
+ */
+
+#ifndef _NGX_HTTP_NANGO_REQUIRE_H_INCLUDED_
+#define _NGX_HTTP_NANGO_REQUIRE_H_INCLUDED_
+
+
+#include "ngx_http_nango.h"
+#include "ngx_http_nango_look.h"
+
+
+struct ngx_http_nango_require_s {
+    ngx_nango_environment_t   *environment;
+    ngx_str_t                  environment_name;
+    ngx_http_complex_value_t   integration;
+    ngx_http_complex_value_t  *id;          /* NULL: by integration */
+
+    unsigned                   refuse:1;    /* where there are several */
+    unsigned                   optional:1;
+    unsigned                   credentials:1;
+    unsigned                   proxy:1;
+
+    ngx_str_t                  file;
+    ngx_uint_t                 line;
+};
+
+
+typedef enum {
+    NGX_HTTP_NANGO_LOOKING = 0,
+    NGX_HTTP_NANGO_FETCHING,
+    NGX_HTTP_NANGO_ANSWERED,
+    NGX_HTTP_NANGO_PASSED
+} ngx_http_nango_required_e;
+
+
+/* Strings are in the request's pool; absent ones have NULL data. */
+typedef struct {
+    ngx_http_nango_required_e  state;
+    ngx_http_nango_look_t      look;
+    ngx_array_t                owners;      /* nango_tag_t */
+    nango_str_t                integration;
+    u_char                     id[NANGO_KEY_LEN];
+
+    /* The connection. */
+    u_char                     key[NANGO_KEY_LEN];
+    nango_str_t                connection_id;
+    nango_str_t                provider;
+    nango_status_e             status;      /* NONE: there is none */
+
+    unsigned                   by_id:1;
+    unsigned                   resume:1;    /* it went on by an event */
+} ngx_http_nango_required_t;
+
+
+#endif /* _NGX_HTTP_NANGO_REQUIRE_H_INCLUDED_ */
