@@ -68,6 +68,10 @@ ngx_http_nango_session_limit(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
                 return NGX_CONF_ERROR;
             }
 
+            if (nlcf->limit_interval != NGX_CONF_UNSET_MSEC) {
+                goto twice;
+            }
+
             nlcf->limit_interval = scale / n;
             continue;
         }
@@ -81,6 +85,10 @@ ngx_http_nango_session_limit(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
                                    "invalid burst \"%V\"; it is a number from "
                                    "0 to 10000", &value[i]);
                 return NGX_CONF_ERROR;
+            }
+
+            if (nlcf->limit_burst != NGX_CONF_UNSET_UINT) {
+                goto twice;
             }
 
             nlcf->limit_burst = n;
@@ -102,6 +110,12 @@ ngx_http_nango_session_limit(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     }
 
     return NGX_CONF_OK;
+
+twice:
+
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"%V\" is given twice",
+                       &value[i]);
+    return NGX_CONF_ERROR;
 }
 
 
@@ -128,6 +142,7 @@ ngx_http_nango_limited(ngx_http_request_t *r, ngx_nango_environment_t *env,
     nango_tag_t *owners, ngx_uint_t n, ngx_int_t *rc)
 {
     u_char                      key[NANGO_KEY_LEN], one[NANGO_KEY_LEN];
+    uint32_t                    limit[2], hash;
     ngx_msec_t                  wait;
     ngx_uint_t                  i, k;
     ngx_http_nango_loc_conf_t  *nlcf;
@@ -153,6 +168,20 @@ ngx_http_nango_limited(ngx_http_request_t *r, ngx_nango_environment_t *env,
         for (k = 0; k < NANGO_KEY_LEN; k++) {
             key[k] ^= one[k];
         }
+    }
+
+    /*
+     * A bucket that empties once a minute is full for one that does so each
+     * second: locations share those of the same limit only.
+     */
+
+    limit[0] = (uint32_t) nlcf->limit_interval;
+    limit[1] = (uint32_t) nlcf->limit_burst;
+
+    hash = ngx_murmur_hash2((u_char *) limit, sizeof(limit));
+
+    for (k = 0; k < sizeof(hash); k++) {
+        key[k] ^= (u_char) (hash >> (8 * k));
     }
 
     wait = ngx_nango_limit(key, nlcf->limit_interval, nlcf->limit_burst);
