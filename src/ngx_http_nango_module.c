@@ -7,6 +7,7 @@
  */
 
 #include "ngx_http_nango.h"
+#include "ngx_nango_credential.h"
 #include "ngx_nango_curl.h"
 #include "ngx_nango_shared.h"
 #include "ngx_nango_store.h"
@@ -292,6 +293,9 @@ ngx_http_nango_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
         rv = ngx_http_nango_require_merge(cf, prev, conf);
     }
 
+    conf->browser = (conf->endpoint.browser
+                     || ngx_http_nango_require_proxies(conf));
+
     if (rv == NGX_CONF_OK) {
         rv = ngx_http_nango_webhook_merge(cf, conf);
     }
@@ -427,5 +431,6 @@ static void
 ngx_http_nango_exit_process(ngx_cycle_t *cycle)
 {
     ngx_nango_store_exit(cycle);
+    ngx_nango_credential_exit();
     ngx_nango_curl_exit();
 }

@@ -88,6 +88,7 @@ typedef struct {
     ngx_http_nango_require_t  *require;     /* NULL: nothing */
     ngx_msec_t                 limit_interval;  /* 0: no limit */
     ngx_uint_t                 limit_burst;
+    unsigned                   browser:1;   /* pages ask with their cookies */
     ngx_uint_t                 expose;
     time_t                     session_reuse;
 } ngx_http_nango_loc_conf_t;
@@ -267,6 +268,7 @@ char *ngx_http_nango_reconnect(ngx_conf_t *cf, ngx_command_t *cmd,
 char *ngx_http_nango_require(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_nango_require_merge(ngx_conf_t *cf,
     ngx_http_nango_loc_conf_t *prev, ngx_http_nango_loc_conf_t *conf);
+ngx_uint_t ngx_http_nango_require_proxies(ngx_http_nango_loc_conf_t *conf);
 char *ngx_http_nango_connections(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 char *ngx_http_nango_webhook(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);

@@ -11,10 +11,6 @@
 #include "ngx_nango_shared.h"
 
 
-/* Nango's limit is by the minute; one odd value must not stop an account. */
-#define NGX_HTTP_NANGO_BLOCK_MAX  3600
-
-
 static void ngx_http_nango_call_done(ngx_nango_transfer_t *t);
 static ngx_int_t ngx_http_nango_call_failed(ngx_http_request_t *r,
     ngx_http_nango_call_t *call, ngx_nango_transfer_t *t);
@@ -168,15 +164,9 @@ ngx_http_nango_call_failed(ngx_http_request_t *r, ngx_http_nango_call_t *call,
 
         if (t->status == NGX_HTTP_TOO_MANY_REQUESTS) {
 
-            seconds = ngx_max(t->retry_after, 1);
-            seconds = ngx_min(seconds, NGX_HTTP_NANGO_BLOCK_MAX);
-
-            ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
-                          "nango: account \"%V\" is over its rate limit; "
-                          "nothing is sent to it for %T s", &env->account,
-                          seconds);
-
-            ngx_nango_account_block(&env->account, seconds);
+            seconds = ngx_nango_account_limited(&env->account,
+                                                t->retry_after,
+                                                r->connection->log);
 
             return ngx_http_nango_rate_limited(r, seconds);
         }

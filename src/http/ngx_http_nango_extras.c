@@ -24,8 +24,11 @@ typedef struct {
 
 static char *ngx_http_nango_extra(ngx_conf_t *cf, ngx_array_t **extras,
     ngx_str_t *integration, ngx_str_t *value, ngx_http_nango_extra_t **extra);
+static char *ngx_http_nango_extra_fixed(ngx_conf_t *cf,
+    ngx_http_complex_value_t *cv, ngx_str_t *value);
 static ngx_int_t ngx_http_nango_extra_value(ngx_http_request_t *r,
     ngx_http_nango_extra_t *extra, nango_session_t *session, ngx_str_t *value);
+static ngx_uint_t ngx_http_nango_extra_url(ngx_str_t *value);
 
 
 char *
@@ -84,13 +87,18 @@ ngx_http_nango_integration_docs(ngx_conf_t *cf, ngx_command_t *cmd,
 {
     ngx_http_nango_loc_conf_t *nlcf = conf;
 
+    char                    *rv;
     ngx_str_t               *value;
     ngx_http_nango_extra_t  *extra;
 
     value = cf->args->elts;
 
-    return ngx_http_nango_extra(cf, &nlcf->docs, &value[1], &value[2],
-                                &extra);
+    rv = ngx_http_nango_extra(cf, &nlcf->docs, &value[1], &value[2], &extra);
+    if (rv != NGX_CONF_OK) {
+        return rv;
+    }
+
+    return ngx_http_nango_extra_fixed(cf, &extra->value, &value[2]);
 }
 
 
@@ -124,17 +132,24 @@ ngx_http_nango_webhook_url(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return NGX_CONF_ERROR;
     }
 
-    if (nlcf->webhook_url->lengths == NULL && value[1].len
-        && ngx_strncmp(value[1].data, "https://", 8) != 0
-        && ngx_strncmp(value[1].data, "http://", 7) != 0)
-    {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "invalid URL \"%V\"; it must begin with "
-                           "\"https://\" or \"http://\"", &value[1]);
-        return NGX_CONF_ERROR;
+    return ngx_http_nango_extra_fixed(cf, nlcf->webhook_url, &value[1]);
+}
+
+
+/* A URL without variables is known to be one, or none, already. */
+
+static char *
+ngx_http_nango_extra_fixed(ngx_conf_t *cf, ngx_http_complex_value_t *cv,
+    ngx_str_t *value)
+{
+    if (cv->lengths || value->len == 0 || ngx_http_nango_extra_url(value)) {
+        return NGX_CONF_OK;
     }
 
-    return NGX_CONF_OK;
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "invalid URL \"%V\"; it must begin with "
+                       "\"https://\" or \"http://\"", value);
+    return NGX_CONF_ERROR;
 }
 
 
@@ -246,7 +261,13 @@ ngx_http_nango_session_extras(ngx_http_request_t *r, nango_session_t *session)
                 return NGX_ERROR;
             }
 
-            if (rc == NGX_OK) {
+            if (rc == NGX_OK && !ngx_http_nango_extra_url(&value)) {
+                ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
+                              "nango_integration_docs for integration \"%V\" "
+                              "is left out: it is no http or https URL",
+                              &extra[i].integration);
+
+            } else if (rc == NGX_OK) {
                 docs->integration = ngx_nango_str(&extra[i].integration);
                 docs->url = ngx_nango_str(&value);
 
@@ -262,10 +283,29 @@ ngx_http_nango_session_extras(ngx_http_request_t *r, nango_session_t *session)
             return NGX_ERROR;
         }
 
+        if (value.len && !ngx_http_nango_extra_url(&value)) {
+            ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
+                          "nango_webhook_url is left out: it is no http or "
+                          "https URL");
+
+            ngx_str_null(&value);
+        }
+
         session->webhook_url = ngx_nango_str(&value);
     }
 
     return NGX_OK;
+}
+
+
+static ngx_uint_t
+ngx_http_nango_extra_url(ngx_str_t *value)
+{
+    return ((value->len > 8
+             && ngx_strncmp(value->data, "https://", 8) == 0)
+            || (value->len > 7
+                && ngx_strncmp(value->data, "http://", 7) == 0))
+           && nango_utf16_len(ngx_nango_str(value)) > 0;
 }
 
 

@@ -58,6 +58,7 @@ static ngx_uint_t ngx_http_nango_origin_host(ngx_str_t *host);
 static ngx_int_t ngx_http_nango_preflight(ngx_http_request_t *r,
     ngx_http_nango_loc_conf_t *nlcf, ngx_str_t *method);
 static ngx_int_t ngx_http_nango_origin_filter(ngx_http_request_t *r);
+static void ngx_http_nango_origin_clear(ngx_http_request_t *r);
 
 
 static ngx_http_output_header_filter_pt  ngx_http_next_header_filter;
@@ -153,7 +154,7 @@ ngx_http_nango_origin_handler(ngx_http_request_t *r)
 
     nlcf = ngx_http_get_module_loc_conf(r, ngx_http_nango_module);
 
-    if (!nlcf->endpoint.browser || r != r->main) {
+    if (!nlcf->browser || r != r->main) {
         return NGX_DECLINED;
     }
 
@@ -538,7 +539,15 @@ ngx_http_nango_origin_filter(ngx_http_request_t *r)
 
     nlcf = ngx_http_get_module_loc_conf(r, ngx_http_nango_module);
 
-    if (nlcf->origins == NULL || !nlcf->endpoint.browser || r != r->main) {
+    if (!nlcf->browser || r != r->main) {
+        return ngx_http_next_header_filter(r);
+    }
+
+    if (r->upstream) {
+        ngx_http_nango_origin_clear(r);
+    }
+
+    if (nlcf->origins == NULL) {
         return ngx_http_next_header_filter(r);
     }
 
@@ -562,4 +571,39 @@ ngx_http_nango_origin_filter(ngx_http_request_t *r)
     }
 
     return ngx_http_next_header_filter(r);
+}
+
+
+/* Who may read this is said here, and not by what was proxied to. */
+
+static void
+ngx_http_nango_origin_clear(ngx_http_request_t *r)
+{
+    ngx_uint_t        i;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h;
+
+    part = &r->headers_out.headers.part;
+    h = part->elts;
+
+    for (i = 0; /* void */ ; i++) {
+
+        if (i >= part->nelts) {
+            if (part->next == NULL) {
+                return;
+            }
+
+            part = part->next;
+            h = part->elts;
+            i = 0;
+        }
+
+        if (h[i].key.len > sizeof("Access-Control-") - 1
+            && ngx_strncasecmp(h[i].key.data, (u_char *) "Access-Control-",
+                               sizeof("Access-Control-") - 1)
+               == 0)
+        {
+            h[i].hash = 0;
+        }
+    }
 }

@@ -13,6 +13,7 @@
  */
 
 #include "ngx_http_nango_require.h"
+#include "ngx_nango_shared.h"
 
 
 /* Of one owner and integration, looked at for a valid one. */
@@ -33,6 +34,12 @@ static ngx_int_t ngx_http_nango_require_then(ngx_http_request_t *r,
     ngx_int_t rc, void *data);
 static ngx_int_t ngx_http_nango_require_invalid(ngx_http_request_t *r,
     ngx_http_nango_required_t *rd);
+static ngx_int_t ngx_http_nango_require_credentials(ngx_http_request_t *r,
+    ngx_http_nango_require_t *rq, ngx_http_nango_required_t *rd);
+static void ngx_http_nango_require_fetched(ngx_nango_credential_t *c);
+static ngx_int_t ngx_http_nango_require_credential(ngx_http_request_t *r,
+    ngx_http_nango_required_t *rd);
+static void ngx_http_nango_require_cleanup(void *data);
 static ngx_int_t ngx_http_nango_require_pass(ngx_http_request_t *r,
     ngx_http_nango_required_t *rd);
 
@@ -188,6 +195,20 @@ ngx_http_nango_require_merge(ngx_conf_t *cf, ngx_http_nango_loc_conf_t *prev,
     rq = conf->require;
     nmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_nango_module);
 
+    if (rq->optional && rq->proxy) {
+        ngx_http_nango_conf_error(NGX_LOG_EMERG, cf, &rq->file, rq->line,
+                       "\"nango_require\" with \"proxy\" cannot be "
+                       "\"optional\": there would be nothing to call Nango "
+                       "with");
+        return NGX_CONF_ERROR;
+    }
+
+    if (rq->credentials
+        && ngx_nango_credential_add(cf, &ngx_http_nango_module) != NGX_OK)
+    {
+        return NGX_CONF_ERROR;
+    }
+
     rq->environment = ngx_http_nango_find_environment(cf,
                                   &rq->environment_name, &name, &rq->file,
                                   rq->line);
@@ -231,6 +252,13 @@ ngx_http_nango_require_merge(ngx_conf_t *cf, ngx_http_nango_loc_conf_t *prev,
     }
 
     return NGX_CONF_OK;
+}
+
+
+ngx_uint_t
+ngx_http_nango_require_proxies(ngx_http_nango_loc_conf_t *conf)
+{
+    return conf->require != NULL && conf->require->proxy;
 }
 
 
@@ -429,6 +457,7 @@ ngx_http_nango_require_look(ngx_http_request_t *r, nango_reader_t *reader,
     ngx_memcpy(rd->key, c.key, NANGO_KEY_LEN);
 
     rd->status = c.status;
+    rd->version = c.updated_sequence * 1000003 + c.repeats;
     rd->connection_id = c.connection_id;
     rd->provider = c.provider;
 
@@ -533,6 +562,10 @@ ngx_http_nango_require_then(ngx_http_request_t *r, ngx_int_t rc, void *data)
     if (rc == NGX_OK
         && (rd->status == NANGO_STATUS_VALID || rq->optional))
     {
+        if (rq->credentials && rd->status == NANGO_STATUS_VALID) {
+            return ngx_http_nango_require_credentials(r, rq, rd);
+        }
+
         return ngx_http_nango_require_pass(r, rd);
     }
 
@@ -571,10 +604,150 @@ ngx_http_nango_require_then(ngx_http_request_t *r, ngx_int_t rc, void *data)
 
 
 static ngx_int_t
+ngx_http_nango_require_credentials(ngx_http_request_t *r,
+    ngx_http_nango_require_t *rq, ngx_http_nango_required_t *rd)
+{
+    ngx_http_cleanup_t      *cln;
+    ngx_nango_credential_t  *c;
+
+    c = ngx_pcalloc(r->pool, sizeof(ngx_nango_credential_t));
+    cln = ngx_http_cleanup_add(r, 0);
+
+    if (c == NULL || cln == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    c->environment = rq->environment;
+    ngx_memcpy(c->key, rd->key, NANGO_KEY_LEN);
+    c->version = rd->version;
+    c->integration = rd->integration;
+    c->connection_id = rd->connection_id;
+    c->handler = ngx_http_nango_require_fetched;
+    c->context = r;
+
+    c->data = ngx_pnalloc(r->pool, NGX_NANGO_CREDENTIAL_MAX);
+    if (c->data == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    cln->handler = ngx_http_nango_require_cleanup;
+    cln->data = c;
+
+    rd->credential = c;
+
+    if (ngx_nango_credential_get(c) == NGX_AGAIN) {
+        rd->state = NGX_HTTP_NANGO_FETCHING;
+        return NGX_AGAIN;
+    }
+
+    return ngx_http_nango_require_credential(r, rd);
+}
+
+
+static void
+ngx_http_nango_require_fetched(ngx_nango_credential_t *c)
+{
+    ngx_int_t              rc;
+    ngx_http_request_t    *r;
+    ngx_http_nango_ctx_t  *ctx;
+
+    r = c->context;
+
+    ngx_http_set_log_request(r->connection->log, r);
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_nango_module);
+
+    rc = ngx_http_nango_require_credential(r, ctx->required);
+
+    if (rc != NGX_AGAIN) {
+        ngx_http_nango_finish(r, rc);
+    }
+}
+
+
+static ngx_int_t
+ngx_http_nango_require_credential(ngx_http_request_t *r,
+    ngx_http_nango_required_t *rd)
+{
+    time_t                      seconds;
+    ngx_http_nango_require_t   *rq;
+    ngx_http_nango_loc_conf_t  *nlcf;
+
+    nlcf = ngx_http_get_module_loc_conf(r, ngx_http_nango_module);
+    rq = nlcf->require;
+
+    if (rd->credential->failure == NGX_NANGO_CREDENTIAL_OK || rq->optional) {
+        return ngx_http_nango_require_pass(r, rd);
+    }
+
+    rd->state = NGX_HTTP_NANGO_ANSWERED;
+
+    switch (rd->credential->failure) {
+
+    case NGX_NANGO_CREDENTIAL_INVALID:
+        return ngx_http_nango_require_invalid(r, rd);
+
+    case NGX_NANGO_CREDENTIAL_MISSING:
+        return ngx_http_nango_error(r, NGX_HTTP_NOT_FOUND,
+                                    "connection_not_found",
+                                    "There is no such connection");
+
+    case NGX_NANGO_CREDENTIAL_LIMITED:
+        seconds = ngx_nango_account_blocked(&rq->environment->account);
+        return ngx_http_nango_rate_limited(r, seconds);
+
+    case NGX_NANGO_CREDENTIAL_TIMEOUT:
+        return ngx_http_nango_error(r, NGX_HTTP_GATEWAY_TIME_OUT,
+                                    "nango_timeout",
+                                    "Nango did not answer in time");
+
+    case NGX_NANGO_CREDENTIAL_UNAVAILABLE:
+        return ngx_http_nango_error(r, NGX_HTTP_SERVICE_UNAVAILABLE,
+                                    "nango_unavailable",
+                                    "Nango cannot be reached now");
+
+    default: /* NGX_NANGO_CREDENTIAL_ERROR */
+        return ngx_http_nango_error(r, NGX_HTTP_BAD_GATEWAY, "nango_error",
+                                    "Nango did not say the credentials");
+    }
+}
+
+
+/* What was copied for the request ends with it. */
+
+static void
+ngx_http_nango_require_cleanup(void *data)
+{
+    ngx_nango_credential_t *c = data;
+
+    ngx_nango_credential_cancel(c);
+
+    if (c->len) {
+        ngx_memzero(c->data, c->len);
+        c->len = 0;
+    }
+}
+
+
+static ngx_int_t
 ngx_http_nango_require_pass(ngx_http_request_t *r,
     ngx_http_nango_required_t *rd)
 {
-    ngx_connection_t  *c;
+    ngx_connection_t           *c;
+    ngx_http_nango_require_t   *rq;
+    ngx_http_nango_loc_conf_t  *nlcf;
+
+    nlcf = ngx_http_get_module_loc_conf(r, ngx_http_nango_module);
+    rq = nlcf->require;
+
+    if (rq->proxy
+        && ngx_http_nango_proxy(r, rq->environment, rd->integration,
+                                rd->connection_id)
+           != NGX_OK)
+    {
+        rd->state = NGX_HTTP_NANGO_ANSWERED;
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
 
     rd->state = NGX_HTTP_NANGO_PASSED;
 

@@ -10,6 +10,7 @@
 
 #include "ngx_http_nango.h"
 #include "ngx_http_nango_look.h"
+#include "ngx_nango_credential.h"
 
 
 struct ngx_http_nango_require_s {
@@ -49,10 +50,23 @@ typedef struct {
     nango_str_t                connection_id;
     nango_str_t                provider;
     nango_status_e             status;      /* NONE: there is none */
+    uint64_t                   version;
+
+    ngx_nango_credential_t    *credential;  /* NULL: not asked for */
 
     unsigned                   by_id:1;
     unsigned                   resume:1;    /* it went on by an event */
 } ngx_http_nango_required_t;
+
+
+/*
+ * Readies the request for Nango's proxy: NGX_OK, NGX_ERROR.  What is in it of
+ * the client's that would decide whose credentials are used, or where they are
+ * sent, is dropped.
+ */
+ngx_int_t ngx_http_nango_proxy(ngx_http_request_t *r,
+    ngx_nango_environment_t *env, nango_str_t integration,
+    nango_str_t connection_id);
 
 
 #endif /* _NGX_HTTP_NANGO_REQUIRE_H_INCLUDED_ */

@@ -20,7 +20,9 @@ typedef enum {
     NGX_HTTP_NANGO_COMMIT_TIME,
     NGX_HTTP_NANGO_CONNECTION_ID,
     NGX_HTTP_NANGO_CONNECTION_STATUS,
-    NGX_HTTP_NANGO_CONNECTION_PROVIDER
+    NGX_HTTP_NANGO_CONNECTION_PROVIDER,
+    NGX_HTTP_NANGO_CREDENTIAL,
+    NGX_HTTP_NANGO_AUTHORIZATION
 } ngx_http_nango_variable_e;
 
 
@@ -28,6 +30,17 @@ static ngx_int_t ngx_http_nango_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
 static ngx_int_t ngx_http_nango_connection_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
+static ngx_int_t ngx_http_nango_credential_variable(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data);
+static ngx_int_t ngx_http_nango_credential_field_variable(
+    ngx_http_request_t *r, ngx_http_variable_value_t *v, uintptr_t data);
+static ngx_int_t ngx_http_nango_config_field_variable(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data);
+static ngx_http_nango_required_t *ngx_http_nango_required(
+    ngx_http_request_t *r);
+static nango_str_t ngx_http_nango_credentials(ngx_http_request_t *r);
+static ngx_int_t ngx_http_nango_variable_set(ngx_http_variable_value_t *v,
+    nango_str_t s);
 
 
 static ngx_http_variable_t  ngx_http_nango_vars[] = {
@@ -64,6 +77,24 @@ static ngx_http_variable_t  ngx_http_nango_vars[] = {
     { ngx_string("nango_connection_provider"), NULL,
       ngx_http_nango_connection_variable,
       NGX_HTTP_NANGO_CONNECTION_PROVIDER, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("nango_credential"), NULL,
+      ngx_http_nango_credential_variable,
+      NGX_HTTP_NANGO_CREDENTIAL, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("nango_authorization"), NULL,
+      ngx_http_nango_credential_variable,
+      NGX_HTTP_NANGO_AUTHORIZATION, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    /* nginx calls these with the whole name as data. */
+
+    { ngx_string("nango_credential_"), NULL,
+      ngx_http_nango_credential_field_variable,
+      0, NGX_HTTP_VAR_NOCACHEABLE|NGX_HTTP_VAR_PREFIX, 0 },
+
+    { ngx_string("nango_config_"), NULL,
+      ngx_http_nango_config_field_variable,
+      0, NGX_HTTP_VAR_NOCACHEABLE|NGX_HTTP_VAR_PREFIX, 0 },
 
       ngx_http_null_variable
 };
@@ -190,36 +221,132 @@ static ngx_int_t
 ngx_http_nango_connection_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data)
 {
-    nango_str_t                 s;
+    ngx_http_nango_required_t  *rd;
+
+    rd = ngx_http_nango_required(r);
+
+    if (rd == NULL) {
+        return ngx_http_nango_variable_set(v, nango_str("", 0));
+    }
+
+    switch (data) {
+
+    case NGX_HTTP_NANGO_CONNECTION_ID:
+        return ngx_http_nango_variable_set(v, rd->connection_id);
+
+    case NGX_HTTP_NANGO_CONNECTION_PROVIDER:
+        return ngx_http_nango_variable_set(v, rd->provider);
+
+    default: /* NGX_HTTP_NANGO_CONNECTION_STATUS */
+        return ngx_http_nango_variable_set(v,
+                                           rd->status == NANGO_STATUS_VALID
+                                           ? nango_str("valid", 5)
+                                           : nango_str("invalid", 7));
+    }
+}
+
+
+static ngx_int_t
+ngx_http_nango_credential_variable(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data)
+{
+    size_t       len;
+    u_char      *p;
+    nango_str_t  packed;
+
+    packed = ngx_http_nango_credentials(r);
+
+    if (data == NGX_HTTP_NANGO_CREDENTIAL) {
+        return ngx_http_nango_variable_set(v, nango_credential_secret(packed));
+    }
+
+    len = nango_credential_authorization(packed, NULL);
+
+    p = ngx_pnalloc(r->pool, len + 1);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    len = nango_credential_authorization(packed, p);
+
+    return ngx_http_nango_variable_set(v, nango_str(p, len));
+}
+
+
+static ngx_int_t
+ngx_http_nango_credential_field_variable(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data)
+{
+    ngx_str_t *name = (ngx_str_t *) data;
+
+    size_t  prefix;
+
+    prefix = sizeof("nango_credential_") - 1;
+
+    return ngx_http_nango_variable_set(v,
+               nango_credential_field(ngx_http_nango_credentials(r),
+                                      nango_str(name->data + prefix,
+                                                name->len - prefix)));
+}
+
+
+static ngx_int_t
+ngx_http_nango_config_field_variable(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data)
+{
+    ngx_str_t *name = (ngx_str_t *) data;
+
+    size_t  prefix;
+
+    prefix = sizeof("nango_config_") - 1;
+
+    return ngx_http_nango_variable_set(v,
+               nango_config_field(ngx_http_nango_credentials(r),
+                                  nango_str(name->data + prefix,
+                                            name->len - prefix)));
+}
+
+
+/* NULL: none, or not yet. */
+
+static ngx_http_nango_required_t *
+ngx_http_nango_required(ngx_http_request_t *r)
+{
     ngx_http_nango_ctx_t       *ctx;
     ngx_http_nango_required_t  *rd;
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_nango_module);
     rd = ctx ? ctx->required : NULL;
 
-    s = nango_str("", 0);
-
-    if (rd && rd->state == NGX_HTTP_NANGO_PASSED
-        && rd->status != NANGO_STATUS_NONE)
+    if (rd == NULL || rd->state != NGX_HTTP_NANGO_PASSED
+        || rd->status == NANGO_STATUS_NONE)
     {
-        switch (data) {
-
-        case NGX_HTTP_NANGO_CONNECTION_ID:
-            s = rd->connection_id;
-            break;
-
-        case NGX_HTTP_NANGO_CONNECTION_PROVIDER:
-            s = rd->provider;
-            break;
-
-        default: /* NGX_HTTP_NANGO_CONNECTION_STATUS */
-            s = (rd->status == NANGO_STATUS_VALID) ? nango_str("valid", 5)
-                                                   : nango_str("invalid", 7);
-            break;
-        }
+        return NULL;
     }
 
-    v->data = (u_char *) s.data;
+    return rd;
+}
+
+
+static nango_str_t
+ngx_http_nango_credentials(ngx_http_request_t *r)
+{
+    ngx_http_nango_required_t  *rd;
+
+    rd = ngx_http_nango_required(r);
+
+    if (rd == NULL || rd->credential == NULL) {
+        return nango_str("", 0);
+    }
+
+    return nango_str(rd->credential->data, rd->credential->len);
+}
+
+
+static ngx_int_t
+ngx_http_nango_variable_set(ngx_http_variable_value_t *v, nango_str_t s)
+{
+    v->data = (u_char *) (s.data ? s.data : (const u_char *) "");
     v->len = s.len;
     v->valid = 1;
     v->no_cacheable = 0;

@@ -14,6 +14,9 @@
 #define NGX_NANGO_SESSION_SETS   1024
 #define NGX_NANGO_SESSION_WAYS   4
 
+/* Nango's limit is by the minute; one odd value must not stop an account. */
+#define NGX_NANGO_BLOCK_MAX      3600
+
 #define NGX_NANGO_LIMIT_SETS     2048
 #define NGX_NANGO_LIMIT_WAYS     8
 
@@ -195,6 +198,25 @@ ngx_nango_account_block(ngx_str_t *account, time_t seconds)
         }
 
     } while (!ngx_atomic_cmp_set(blocked, old, until));
+}
+
+
+time_t
+ngx_nango_account_limited(ngx_str_t *account, time_t retry_after,
+    ngx_log_t *log)
+{
+    time_t  seconds;
+
+    seconds = ngx_max(retry_after, 1);
+    seconds = ngx_min(seconds, NGX_NANGO_BLOCK_MAX);
+
+    ngx_log_error(NGX_LOG_WARN, log, 0,
+                  "nango: account \"%V\" is over its rate limit; nothing is "
+                  "sent to it for %T s", account, seconds);
+
+    ngx_nango_account_block(account, seconds);
+
+    return seconds;
 }
 
 

@@ -55,6 +55,13 @@ void ngx_nango_count(ngx_nango_counter_e counter);
 time_t ngx_nango_account_blocked(ngx_str_t *account);
 void ngx_nango_account_block(ngx_str_t *account, time_t seconds);
 
+/*
+ * After a 429: blocks the account for as long as it said (-1: it did not),
+ * within bounds, and logs it.  Returns the seconds.
+ */
+time_t ngx_nango_account_limited(ngx_str_t *account, time_t retry_after,
+    ngx_log_t *log);
+
 
 /*
  * A bucket that empties by one each interval (ms) and holds burst more: 0, or
