@@ -108,6 +108,10 @@ ngx_http_nango_session_handler(ngx_http_request_t *r)
                                     "The request's body is too large");
     }
 
+    /* What nginx itself answers while it reads a body stays what it is. */
+
+    r->error_page = 1;
+
     rc = ngx_http_read_client_request_body(r,
                                           ngx_http_nango_session_body_handler);
 
