@@ -75,6 +75,7 @@ typedef struct {
     ngx_nango_job_t        **batch_last;
     size_t                   batch_bytes;
     uint64_t                 last;
+    uint64_t                 stuck;         /* fold at this, plus one */
     nango_rc_e               failed;
 } ngx_nango_committer_t;
 
@@ -595,7 +596,8 @@ ngx_nango_committer_take(ngx_nango_committer_t *cm, nango_write_t **writes,
 /*
  * The log must not run away from the state: its readers could not follow, and
  * the size of what waits would be unbounded.  But a fold that is stuck does
- * not stop the log, which is what a webhook is acknowledged by.
+ * not stop the log, which is what a webhook is acknowledged by: it is waited
+ * for once, and then not before it has moved.
  */
 
 static void
@@ -617,7 +619,9 @@ ngx_nango_committer_lag(ngx_nango_committer_t *cm)
 
         nango_reader_end(cm->lag_reader);
 
-        if (cm->last <= applied + NGX_NANGO_LAG_MAX) {
+        if (cm->last <= applied + NGX_NANGO_LAG_MAX
+            || cm->stuck == applied + 1)
+        {
             return;
         }
 
@@ -626,6 +630,7 @@ ngx_nango_committer_lag(ngx_nango_committer_t *cm)
             since = ngx_nango_ticks();
 
         } else if (ngx_nango_ticks() - since > NGX_NANGO_FOLD_STUCK) {
+            cm->stuck = applied + 1;
             return;
         }
 

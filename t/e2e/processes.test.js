@@ -7,7 +7,7 @@
 'use strict';
 
 const assert = require('node:assert');
-const { spawn } = require('node:child_process');
+const { execFileSync, spawn } = require('node:child_process');
 const fs = require('node:fs');
 const net = require('node:net');
 const path = require('node:path');
@@ -119,7 +119,7 @@ function send(nginx, body) {
  */
 function begin(nginx, method, url, headers, body) {
     const client = new Client(nginx.port);
-    const one = { client, outcome: undefined };
+    const one = { body, client, outcome: undefined };
 
     one.answer = client.request(method, url, headers, body);
     one.answer.then((answer) => { one.outcome = answer; },
@@ -203,9 +203,10 @@ async function running(t, options, env) {
 }
 
 
-/* The writer lock of the log, until released. */
-async function hold(t, nginx) {
-    const child = spawn(compile(t, 'hold.c', '-llmdb'), [nginx.store],
+/* The writer lock of the log, or of the state, until released. */
+async function hold(t, nginx, name) {
+    const child = spawn(compile(t, 'hold.c', '-llmdb'),
+                        [nginx.store, name || 'log'],
                         { stdio: ['pipe', 'pipe', 'inherit'] });
     const ended = new Promise((resolve) => { child.once('exit', resolve); });
 
@@ -545,14 +546,12 @@ for (const end of ['goes on', 'is killed']) {
     {
         const read = reader(t);
         const { nginx, worker, taken } = await stopped(t);
-        const sent = Array.from({ length: 20 }, (_, i) => ({
-            body: creation(`c-${i}`, i % 10 ? 0 : 2 * MEMORY),
-        }));
 
         /* The others wait for the lock, and nobody else waits for them. */
 
-        sent.forEach((one) => Object.assign(one,
-                                            beginWebhook(nginx, one.body)));
+        const sent = Array.from({ length: 20 }, (_, i) => beginWebhook(nginx,
+            creation(`c-${i}`, i % 10 ? 0 : 2 * MEMORY)));
+
         assert.ok(await plain(nginx) < 1000);
         await sleep(1500);
         assert.ok(await plain(nginx) < 1000);
@@ -613,3 +612,125 @@ for (const end of ['goes on', 'is killed']) {
         assert.ok(await nginx.stop(), 'nginx does not end');
     });
 }
+
+
+test('what waits for a worker that is stopped is bounded', async (t) => {
+    const { nginx, worker, taken } = await stopped(t);
+    const [other] = nginx.workers().filter((pid) => pid !== worker);
+    const sent = Array.from({ length: 620 }, (_, i) => beginWebhook(nginx,
+        creation(`c-${i}`, 120 * 1024)));
+
+    /* 64 MB, and as many as were on their way into the log. */
+
+    await until('refusals', () => sent.some((one) => one.outcome));
+    await sleep(1000);
+
+    const refused = sent.filter((one) => one.outcome);
+
+    for (const { outcome } of refused) {
+        assert.strictEqual(outcome.status, 503);
+        assert.strictEqual(outcome.headers['x-nango-error'],
+                           'store_unavailable');
+    }
+
+    const memory = Number(/^Anonymous:\s+(\d+)/m.exec(fs.readFileSync(
+        `/proc/${other}/smaps_rollup`, 'latin1'))[1]) / 1024;
+
+    t.diagnostic(`${refused.length} of 620 refused, ${memory | 0} MB`);
+    assert.ok(refused.length > 5 && refused.length < 160);
+    assert.ok(memory < 256, `${memory} MB`);
+    assert.ok(await plain(nginx) < 1000);
+
+    nginx.kill(worker, 'SIGCONT');
+
+    for (const one of sent) {
+        const { status } = await one.answer;
+
+        assert.strictEqual(status, refused.includes(one) ? 503 : 200);
+        one.client.close();
+    }
+
+    for (const { body } of refused.slice(0, 3)) {
+        assert.strictEqual((await send(nginx, body)).json.duplicate,
+                           undefined);
+    }
+
+    assert.strictEqual((await taken.answer).status, 200);
+    taken.client.close();
+    assertCalm(nginx);
+});
+
+
+test('a reload while a worker is stopped in mid-transaction', async (t) => {
+    const { nginx, worker, taken } = await stopped(t);
+
+    nginx.kill(nginx.master, 'SIGHUP');
+    await until('new workers', () => nginx.workers().filter(
+        (pid) => pid !== worker).length >= 2
+        && nginx.workers().length === 3);
+
+    /* They cannot open the store before, and nothing else waits for that. */
+
+    const sent = Array.from({ length: 10 }, (_, i) => beginWebhook(nginx,
+        creation(`c-${i}`)));
+
+    assert.ok(await plain(nginx) < 1000);
+
+    const refused = await once(nginx.port, 'GET', '/connections',
+                               { 'X-User': '42' });
+
+    assert.strictEqual(refused.status, 503);
+    assert.ok(await plain(nginx) < 1000);
+    assert.deepStrictEqual(sent.filter((one) => one.outcome), []);
+
+    nginx.kill(worker, 'SIGCONT');
+
+    for (const { answer, client } of [taken, ...sent]) {
+        assert.strictEqual((await answer).status, 200);
+        client.close();
+    }
+
+    await until('the old worker to go', () => !nginx.alive(worker));
+    await until('a leader', () => nginx.leader(), 3000);
+    assert.strictEqual((await list(nginx)).names.length, 12);
+    assertCalm(nginx);
+    assert.ok(await nginx.stop(), 'nginx does not end');
+    assertCalm(nginx);
+});
+
+
+test('a fold that is stuck does not stop the log', async (t) => {
+    const fill = compile(t, 'fill.c', '-llmdb');
+    const nginx = await running(t);
+    const leader = await until('a leader', () => nginx.leader());
+
+    assert.strictEqual((await send(nginx, creation('first'))).status, 200);
+    await list(nginx);
+
+    nginx.kill(leader, 'SIGSTOP');
+    await until('it to stop', () => state(leader) === 'T');
+
+    execFileSync(fill, [nginx.store, '70000']);
+
+    /* It is waited for once, and not for each webhook. */
+
+    const start = performance.now();
+
+    for (let i = 0; i < 8; i++) {
+        const { status, json } = await send(nginx, creation(`c-${i}`));
+
+        assert.strictEqual(status, 200);
+        assert.strictEqual(json.sequence, 70002 + i);
+    }
+
+    const took = performance.now() - start;
+
+    t.diagnostic(`${took | 0} ms`);
+    assert.ok(took < 5000, `${took} ms`);
+
+    nginx.kill(leader, 'SIGCONT');
+    await until('the fold', async () =>
+        (await list(nginx)).sequence === 70009);
+    assert.strictEqual((await list(nginx)).names.length, 9);
+    assertCalm(nginx);
+});
