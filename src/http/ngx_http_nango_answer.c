@@ -108,12 +108,17 @@ ngx_http_nango_answer(ngx_http_request_t *r, ngx_uint_t status,
 
     rc = ngx_http_send_header(r);
 
-    if (rc == NGX_ERROR || rc > NGX_OK || r->header_only) {
+    if (rc == NGX_ERROR || rc > NGX_OK) {
         return rc;
     }
 
+    if (r->header_only) {
+        return NGX_OK;
+    }
+
     if (body->len == 0) {
-        return ngx_http_send_special(r, NGX_HTTP_LAST);
+        rc = ngx_http_send_special(r, NGX_HTTP_LAST);
+        return (rc == NGX_AGAIN) ? NGX_OK : rc;
     }
 
     b = ngx_calloc_buf(r->pool);
@@ -130,7 +135,14 @@ ngx_http_nango_answer(ngx_http_request_t *r, ngx_uint_t status,
     out.buf = b;
     out.next = NULL;
 
-    return ngx_http_output_filter(r, &out);
+    /*
+     * What the socket did not take nginx sends when the request is finalized;
+     * to our callers NGX_AGAIN would say that there is no answer yet.
+     */
+
+    rc = ngx_http_output_filter(r, &out);
+
+    return (rc == NGX_AGAIN) ? NGX_OK : rc;
 }
 
 

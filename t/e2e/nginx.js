@@ -436,4 +436,4 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
 }
 
 
-module.exports = { create, until, sleep, ROOT, MODULE };
+module.exports = { create, freePort, until, sleep, ROOT, MODULE };
