@@ -13,7 +13,7 @@
 
 
 #define EVENTS       512
-#define OPENED       4
+#define OPENED       2
 #define REMEMBER     UINT64_C(120000)
 
 /* Less than half of how much older than its neighbours an event may be. */
