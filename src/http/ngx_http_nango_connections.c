@@ -19,6 +19,14 @@
 /* Of a filtered list; what is left is for the next page. */
 #define NGX_HTTP_NANGO_SCAN_MAX   10000
 
+/*
+ * Of strings in the connections of one page, and in those that are looked
+ * through for it: with 64 tags each of them has up to 60 KB, and nobody else
+ * is served meanwhile.
+ */
+#define NGX_HTTP_NANGO_PAGE_SIZE  (1024 * 1024)
+#define NGX_HTTP_NANGO_SCAN_SIZE  (16 * 1024 * 1024)
+
 #define NGX_HTTP_NANGO_FOLD_WAIT  1000
 
 
@@ -44,6 +52,7 @@ static ngx_int_t ngx_http_nango_connections_one(ngx_http_request_t *r,
     ngx_http_nango_connections_t *q, nango_reader_t *reader, json_t **json);
 static ngx_int_t ngx_http_nango_connections_list(ngx_http_request_t *r,
     ngx_http_nango_connections_t *q, nango_reader_t *reader, json_t **json);
+static size_t ngx_http_nango_connection_size(nango_connection_t *c);
 static json_t *ngx_http_nango_connection_json(ngx_http_request_t *r,
     ngx_http_nango_connections_t *q, nango_connection_t *c);
 static json_t *ngx_http_nango_json_string(nango_str_t s);
@@ -341,6 +350,7 @@ ngx_http_nango_connections_list(ngx_http_request_t *r,
 {
     int                         rc, changed;
     json_t                     *list, *item, *next;
+    size_t                      size, page_size, scan_size;
     u_char                      cursor[8];
     uint64_t                    last;
     ngx_uint_t                  i, n, scanned;
@@ -376,10 +386,15 @@ ngx_http_nango_connections_list(ngx_http_request_t *r,
     last = 0;
     n = 0;
     scanned = 0;
+    page_size = 0;
+    scan_size = 0;
 
     while ((rc = nango_owned_next(owned, &c, &err)) == 1) {
 
-        if (n == q->query.limit || scanned == NGX_HTTP_NANGO_SCAN_MAX) {
+        if (n == q->query.limit || scanned == NGX_HTTP_NANGO_SCAN_MAX
+            || page_size >= NGX_HTTP_NANGO_PAGE_SIZE
+            || scan_size >= NGX_HTTP_NANGO_SCAN_SIZE)
+        {
             /* There is one more than fits. */
 
             for (i = 0; i < sizeof(cursor); i++) {
@@ -392,6 +407,9 @@ ngx_http_nango_connections_list(ngx_http_request_t *r,
 
         last = c.created_sequence;
         scanned++;
+
+        size = ngx_http_nango_connection_size(&c);
+        scan_size += size;
 
         if (q->query.integration.data
             && !nango_str_eq(c.integration, q->query.integration))
@@ -408,6 +426,7 @@ ngx_http_nango_connections_list(ngx_http_request_t *r,
         }
 
         n++;
+        page_size += size;
     }
 
     nango_owned_close(owned);
@@ -433,6 +452,22 @@ failed:
     ngx_log_error(NGX_LOG_CRIT, r->connection->log, 0, "nango: %s", err.text);
 
     return NGX_BUSY;
+}
+
+
+static size_t
+ngx_http_nango_connection_size(nango_connection_t *c)
+{
+    size_t  i, size;
+
+    size = c->integration.len + c->connection_id.len + c->provider.len
+           + c->error_type.len + c->error_text.len;
+
+    for (i = 0; i < c->ntags; i++) {
+        size += c->tags[i].name.len + c->tags[i].value.len;
+    }
+
+    return size;
 }
 
 

@@ -8,7 +8,9 @@
 'use strict';
 
 const assert = require('node:assert');
+const path = require('node:path');
 const nodeTest = require('node:test');
+const { Worker: Thread } = require('node:worker_threads');
 
 const { hmac } = require('./client');
 const { KEY, MEMORY, MOST, bodies, calm, creation, files, hold, list, nango,
@@ -591,5 +593,229 @@ test('a webhook that is mirrored is stored, however large', {}, async (t) => {
     await until('no temporary file', () => temporary(nginx).length === 0);
     assert.strictEqual(files(nginx, 'bodies').length,
                        dump(nginx).filter((e) => e.body_file).length);
+    calm(nginx);
+});
+
+
+/*
+ * Requests one after the other on connections to each of the workers, until
+ * it is stopped; how long each took, in milliseconds.
+ */
+class Stream {
+    constructor(nginx, make) {
+        this.nginx = nginx;
+        this.make = make;
+        this.times = [];
+    }
+
+    async start() {
+        const found = new Map();
+
+        this.wires = [];
+
+        /* Whoever accepts; to have both takes some. */
+
+        while (found.size < 2) {
+            const wire = new Wire(this.nginx.port);
+
+            this.wires.push(wire);
+            wire.write(get('/pid'));
+            found.set((await wire.answer()).text, wire);
+        }
+
+        this.running = [...found.values()].map(async (wire) => {
+            while (!this.stopped) {
+                const start = performance.now();
+
+                wire.write(this.make());
+
+                const { status } = await wire.answer();
+
+                assert.strictEqual(status, 200);
+                this.times.push(performance.now() - start);
+                await sleep(2);
+            }
+        });
+
+        return this;
+    }
+
+    async stop() {
+        this.stopped = true;
+        await Promise.all(this.running);
+        this.wires.forEach((wire) => wire.close());
+
+        this.times.sort((a, b) => a - b);
+
+        return { n: this.times.length,
+                 p99: this.times[Math.floor(this.times.length * 0.99)],
+                 most: this.times[this.times.length - 1] };
+    }
+}
+
+
+async function streams(nginx, work) {
+    let n = 0;
+    const made = {
+        plain: () => get('/plain'),
+        webhook: () => {
+            const body = creation(`small-${process.hrtime.bigint()}-${n++}`, 0,
+                                  { tags: { end_user_id: 'small' } });
+
+            return post('/webhook', signed(body), body);
+        },
+        connections: () => get('/connections', { 'X-User': 'few' }),
+    };
+    const running = {};
+    const seen = {};
+
+    for (const [name, make] of Object.entries(made)) {
+        running[name] = await new Stream(nginx, make).start();
+    }
+
+    await work();
+
+    for (const name of Object.keys(made)) {
+        seen[name] = await running[name].stop();
+    }
+
+    return seen;
+}
+
+
+function told(t, what, quiet, busy) {
+    for (const name of Object.keys(quiet)) {
+        const [a, b] = [quiet[name], busy[name]];
+
+        t.diagnostic(`${what}: ${name} p99 ${b.p99.toFixed(1)} ms, ${
+            (b.p99 / a.p99).toFixed(1)} times the ${a.p99.toFixed(1)
+        } ms of a quiet run; most ${b.most.toFixed(0)} ms`);
+    }
+}
+
+
+/*
+ * With as many keys as there may be, the last of which it is: a loop that
+ * verified 75 MB itself would stand still for seconds.
+ */
+const KEYS = settings(0, {
+    server: 'location = /pid { return 200 "$pid"; }',
+});
+
+KEYS.http = KEYS.http.replace(/webhook_signing_key .*;/,
+    `webhook_signing_key ${Array.from({ length: 15 },
+        (_, i) => `data:another-key-${i}`).join(' ')} data:${KEY};`);
+
+
+function heavy(t, nginx, kind, count) {
+    const thread = new Thread(path.join(__dirname, 'heavy.js'),
+        { workerData: { port: nginx.port, kind, count } });
+    const next = () => new Promise((resolve, reject) => {
+        thread.once('message', resolve);
+        thread.once('error', reject);
+    });
+
+    t.after(() => thread.terminate());
+
+    return next().then(() => async () => {
+        thread.postMessage('go');
+
+        const answers = await next();
+
+        assert.deepStrictEqual(answers, Array(count).fill(200));
+    });
+}
+
+
+for (const [kind, count, what] of [
+    ['large', LONG ? 8 : 1, 'bodies of 75 MB'],
+    ['members', LONG ? 20 : 2, 'a million members'],
+    ['depth', LONG ? 200 : 20, 'depth of 100,000'],
+    ['memory', LONG ? 2000 : 200, '128 KB of members'],
+]) {
+    test(`others go on beside ${what}`, {}, async (t) => {
+        const nginx = await running(t, KEYS);
+        const body = creation('few', 0, { tags: { end_user_id: 'few' } });
+
+        await once(nginx.port, post('/webhook', signed(body), body));
+
+        const go = await heavy(t, nginx, kind, count);
+        const quiet = await streams(nginx, () => sleep(1000));
+        const busy = await streams(nginx, async () => {
+            await go();
+
+            /* Nobody's answer waits for the fold, which reads it as well. */
+
+            await sleep(300);
+        });
+
+        told(t, what, quiet, busy);
+
+        /* What waits for no disk is what shows a loop that stands still. */
+
+        assert.ok(busy.plain.most < Math.max(1000, 10 * quiet.plain.most),
+                  `${busy.plain.most} ms`);
+        calm(nginx);
+    });
+}
+
+
+test('lists of large connections keep nobody waiting', {}, async (t) => {
+    const count = LONG ? 1000 : 400;
+    const nginx = await running(t, KEYS);
+    const tags = Object.fromEntries(Array.from({ length: 50 },
+        (_, i) => [`tag-${i}`, '\u20ac'.repeat(255)]));
+    const wire = new Wire(nginx.port);
+    const few = creation('few', 0, { tags: { end_user_id: 'few' } });
+
+    await once(nginx.port, post('/webhook', signed(few), few));
+
+    for (let i = 0; i < count; i++) {
+        const body = creation(`${i} ${FACE.repeat(250)}`, 0,
+                              { tags: { end_user_id: 'many', ...tags } });
+
+        wire.write(post('/webhook', signed(body), body));
+        assert.strictEqual((await wire.answer()).status, 200);
+    }
+
+    wire.close();
+
+    const quiet = await streams(nginx, () => sleep(1000));
+    const ids = [];
+    let pages = 0;
+
+    const busy = await streams(nginx, async () => {
+        for (let next = ''; next !== null; pages++) {
+            const page = await list(nginx, 'many', `?limit=1000${
+                next && `&cursor=${next}`}`);
+
+            assert.ok(page.connections.length >= 1);
+            page.connections.forEach((c) => {
+                assert.strictEqual(Object.keys(c.tags).length, 51);
+                ids.push(c.id);
+            });
+            next = page.next;
+        }
+
+        /* None of them is of that integration. */
+
+        for (let next = ''; next !== null; ) {
+            const page = await list(nginx, 'many', `?integration=other${
+                next && `&cursor=${next}`}`);
+
+            assert.deepStrictEqual(page.connections, []);
+            next = page.next;
+        }
+    });
+
+    told(t, `${count} connections of 40 KB`, quiet, busy);
+
+    /* All of them, each once, in pages of a size. */
+
+    assert.strictEqual(new Set(ids).size, count);
+    assert.strictEqual(ids.length, count);
+    assert.ok(pages >= count * 40000 / (2 << 20), `${pages} pages`);
+    assert.ok(busy.plain.most < Math.max(1000, 10 * quiet.plain.most),
+              `${busy.plain.most} ms`);
     calm(nginx);
 });

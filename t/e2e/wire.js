@@ -19,7 +19,9 @@ const TIMEOUT = 20000;
 
 class Wire {
     constructor(port) {
-        this.data = Buffer.alloc(0);
+        this.parts = [];
+        this.length = 0;
+        this.need = 0;
         this.answers = [];
         this.waiting = [];
 
@@ -48,8 +50,19 @@ class Wire {
     }
 
     receive(data) {
-        this.data = Buffer.concat([this.data, data]);
+        this.parts.push(data);
+        this.length += data.length;
 
+        if (this.length >= this.need) {
+            this.data = Buffer.concat(this.parts);
+            this.need = 0;
+            this.parse();
+            this.parts = [this.data];
+            this.length = this.data.length;
+        }
+    }
+
+    parse() {
         for (;;) {
             const end = this.data.indexOf('\r\n\r\n');
 
@@ -80,6 +93,7 @@ class Wire {
                                        : Number(headers['content-length'] || 0));
 
             if (this.data.length < total) {
+                this.need = total;
                 return;
             }
 
