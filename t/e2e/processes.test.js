@@ -66,6 +66,13 @@ function test(name, fn) {
 }
 
 
+function delaySessions(sim, delay) {
+    return sim.control('POST', 'faults', {
+        add: { path: '/connect/sessions', delay_ms: delay },
+    });
+}
+
+
 /* A Nango that takes its time for sessions. */
 async function slowNango(t, delay) {
     const sim = await createNango({
@@ -74,9 +81,9 @@ async function slowNango(t, delay) {
 
     t.after(() => sim.close());
 
-    await sim.control('POST', 'faults', {
-        add: { path: '/connect/sessions', delay_ms: delay },
-    });
+    if (delay) {
+        await delaySessions(sim, delay);
+    }
 
     return sim;
 }
@@ -734,3 +741,138 @@ test('a fold that is stuck does not stop the log', async (t) => {
     assert.strictEqual((await list(nginx)).names.length, 9);
     assertCalm(nginx);
 });
+
+
+/* A connection that a request has gone over, and that stays. */
+async function idle(nginx) {
+    const client = new Client(nginx.port);
+
+    await client.request('GET', '/plain');
+
+    return client;
+}
+
+
+/*
+ * Of everything that can be under way, some, in a worker that ends: webhooks
+ * in the queue and in the pool, one that is half here, sessions that Nango
+ * does not answer, lists that wait for the fold, and nothing at all.
+ */
+function beginEverything(nginx, prefix) {
+    const half = creation(`${prefix}-half`, 4 * MEMORY);
+
+    return {
+        webhooks: Array.from({ length: 12 }, (_, i) => beginWebhook(nginx,
+            creation(`${prefix}-${i}`, i % 4 ? 0 : 2 * MEMORY))),
+        half: begin(nginx, 'POST', '/webhook', {
+            ...signed(half), 'Content-Length': half.length,
+        }, half.slice(0, 2 * MEMORY)),
+        sessions: Array.from({ length: 8 }, (_, i) => begin(nginx, 'POST',
+            '/session', { 'X-User': `u${i}` })),
+        lists: Array.from({ length: 4 }, () => begin(nginx, 'GET',
+            '/connections', { 'X-User': '42' })),
+    };
+}
+
+
+function allOf({ webhooks, half, sessions, lists }) {
+    return [...webhooks, half, ...sessions, ...lists];
+}
+
+
+for (const how of ['reload', 'quit']) {
+    test(`worker_shutdown_timeout and everything under way: ${how}`,
+         async (t) =>
+    {
+        const read = reader(t);
+        const sim = await slowNango(t, 0);
+        const nginx = await running(t, {
+            http: http(sim), main: 'worker_shutdown_timeout 1s;',
+        });
+        const workers = nginx.workers();
+
+        assert.strictEqual((await send(nginx, creation('first'))).status, 200);
+        await list(nginx);
+
+        /* Connections to Nango that are kept, some of which it has closed. */
+
+        const quick = Array.from({ length: 16 }, (_, i) => begin(nginx, 'POST',
+            '/session', { 'X-User': `q${i}` }));
+
+        for (const { answer, client } of quick) {
+            assert.strictEqual((await answer).status, 200);
+            client.close();
+        }
+
+        sim.server.closeIdleConnections();
+        await delaySessions(sim, 8000);
+
+        /* One is in the log and not in the state: lists wait for it. */
+
+        const releaseState = await hold(t, nginx, 'state');
+
+        assert.strictEqual((await send(nginx, creation('seen'))).status, 200);
+
+        const releaseLog = await hold(t, nginx);
+        const kept = [await idle(nginx), await idle(nginx)];
+        const everything = beginEverything(nginx, how);
+
+        await until('the bodies', () => fs.readdirSync(path.join(nginx.store,
+            'bodies')).length === 3);
+        await until('the half', () => fs.readdirSync(path.join(nginx.store,
+            'temp')).length === 1);
+        await sleep(200);
+
+        const start = performance.now();
+
+        nginx.kill(nginx.master, how === 'reload' ? 'SIGHUP' : 'SIGQUIT');
+
+        /* Clients are let go in time. */
+
+        await until('clients to be cut', () => allOf(everything).every(
+            (one) => one.outcome), 4000);
+
+        assert.ok(performance.now() - start > 800);
+
+        for (const { outcome } of [...everything.webhooks,
+                                   ...everything.sessions, everything.half])
+        {
+            assert.match(String(outcome.message || outcome.text),
+                         /cut after 0 bytes/);
+        }
+
+        await releaseState();
+        await releaseLog();
+
+        /* What was queued is written, and nobody waits for Nango. */
+
+        await until('the old workers to go', () => !workers.some(
+            (pid) => nginx.alive(pid)), 3000);
+
+        if (how === 'reload') {
+            await until('new ones', () => nginx.workers().length === 2);
+
+        } else {
+            await until('the master to go', () => !nginx.alive(nginx.master));
+            await nginx.killAll();
+            await nginx.start(SECRETS);
+        }
+
+        for (const { body } of everything.webhooks) {
+            assert.strictEqual((await send(nginx, body)).json.duplicate, true);
+        }
+
+        assert.strictEqual((await list(nginx)).names.length, 14);
+        assert.deepStrictEqual(fs.readdirSync(path.join(nginx.store,
+            'temp')), []);
+
+        await folded(nginx, read);
+        assert.strictEqual(read(nginx.store).events.length, 14);
+
+        [...allOf(everything), ...kept.map((client) => ({ client }))]
+            .forEach(({ client }) => client.close());
+        assertCalm(nginx);
+        assert.ok(await nginx.stop(), 'nginx does not end');
+        assertCalm(nginx);
+    });
+}
