@@ -226,6 +226,12 @@ nango_check_head(const char *path, char text[NANGO_CHECK_TEXT])
         {
             what = "its size of a page is none";
 
+        } else if (nango_check_16(meta[i] + NANGO_CHECK_FREE + 4)
+                   != MDB_INTEGERKEY
+                   || nango_check_16(meta[i] + NANGO_CHECK_MAIN + 4) != 0)
+        {
+            what = "its trees are of another kind";
+
         } else if (nango_check_64(meta[i] + NANGO_CHECK_LAST)
                    >= (uint64_t) sb.st_size / psize)
         {

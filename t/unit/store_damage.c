@@ -183,7 +183,13 @@ work(void *data)
     nango_connection_t     c;
     nango_fold_options_t   options;
 
-    alarm(20);
+    /* cmocka would end it in a way of its own */
+
+    (void) signal(SIGBUS, SIG_DFL);
+    (void) signal(SIGSEGV, SIG_DFL);
+    (void) signal(SIGFPE, SIG_DFL);
+
+    (void) alarm(20);
 
     if (store_try(&s, SIZE) != NANGO_OK) {
         return REFUSED;
@@ -381,9 +387,10 @@ damaged_stores_end_nobody(void **state)
 
         what = "nothing";
         more = "";
-        image = &images[chance(2)];
+        image = &images[0];
 
         if (round != 0) {
+            image = &images[chance(2)];
             len = image->len;
             memcpy(data, image->data, len);
             memset(data + len, 0, 65536);
@@ -427,8 +434,10 @@ damaged_stores_end_nobody(void **state)
 
     /* Who refuses all or nothing has shown nothing. */
 
-    assert_true(kinds[REFUSED] > rounds / 4);
-    assert_true(kinds[UNHARMED] > 1);
+    if (rounds >= ROUNDS) {
+        assert_true(kinds[REFUSED] > rounds / 4);
+        assert_true(kinds[UNHARMED] > 1);
+    }
 
     free(data);
     free(images[0].data);
