@@ -193,3 +193,21 @@ webhook($::Created)
 signature($::Created)
 --- error_log
 "post_action" is ignored where "nango_webhook" is
+
+
+
+=== TEST 12: what nginx answers while it reads a session's body is no error_page
+--- config
+    error_page 400 408 413 500 =302 http://example.com/;
+    location = /session {
+        nango_owner end_user_id $http_x_user;
+        nango_session;
+    }
+--- raw_request eval
+[::chunked('/session', 'X-User: 42', ''), "zz\r\n"]
+--- raw_request_middle_delay: 0.1
+--- error_code: 400
+--- response_headers
+! Location
+--- error_log
+client sent invalid chunked body

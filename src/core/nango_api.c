@@ -642,7 +642,7 @@ nango_api_link(nango_str_t link, nango_str_t api_url, size_t *len)
         if (query == end) {
             *p++ = '?';
 
-        } else if (p[-1] != '?' && p[-1] != '&') {
+        } else if (query + 1 != end && p[-1] != '&') {
             *p++ = '&';
         }
 

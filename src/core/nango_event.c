@@ -241,7 +241,8 @@ nango_event_text(unsigned char **pos, nango_str_t raw, size_t max)
     nango_str_t  s;
 
     if (nango_json_string(raw, *pos, nango_event_room(raw, max), &s)
-        == NANGO_JSON_STRING_BAD)
+        == NANGO_JSON_STRING_BAD
+        || s.len == 0)
     {
         return nango_str(NULL, 0);
     }

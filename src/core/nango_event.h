@@ -84,8 +84,8 @@ typedef struct {
     /*
      * error.type and error.description, unless success is true, cut to
      * NANGO_ERROR_TYPE_MAX and NANGO_ERROR_TEXT_MAX bytes at a character's
-     * end; they may hold control characters.  One that nango_json_string()
-     * refuses is absent; the failure stands all the same.
+     * end; they may hold control characters.  One that is empty or that
+     * nango_json_string() refuses is absent; the failure stands all the same.
      */
     nango_str_t           error_type;
     nango_str_t           error_text;

@@ -35,6 +35,10 @@ ngx_http_nango_read(ngx_http_request_t *r, ngx_http_nango_read_pt handler)
         return ngx_http_nango_body_too_large(r);
     }
 
+    /* What nginx itself answers while it reads a body stays what it is. */
+
+    r->error_page = 1;
+
     rc = ngx_http_read_client_request_body(r, ngx_http_nango_read_handler);
 
     if (rc >= NGX_HTTP_SPECIAL_RESPONSE) {

@@ -17,6 +17,14 @@
 /* Of a filtered list; what is left is for the next page. */
 #define NGX_HTTP_NANGO_SCAN_MAX   10000
 
+/*
+ * Of strings in the connections of one page, and in those that are looked
+ * through for it: with 64 tags each of them has up to 60 KB, and nobody else
+ * is served meanwhile.
+ */
+#define NGX_HTTP_NANGO_PAGE_SIZE  (1024 * 1024)
+#define NGX_HTTP_NANGO_SCAN_SIZE  (16 * 1024 * 1024)
+
 
 typedef struct {
     ngx_http_request_t      *request;
@@ -42,6 +50,7 @@ static ngx_int_t ngx_http_nango_list_one(ngx_http_request_t *r,
     ngx_http_nango_list_t *list, nango_reader_t *reader);
 static ngx_int_t ngx_http_nango_list_page(ngx_http_request_t *r,
     ngx_http_nango_list_t *list, nango_reader_t *reader, int changed);
+static size_t ngx_http_nango_connection_size(nango_connection_t *c);
 static ngx_int_t ngx_http_nango_list_then(ngx_http_request_t *r, ngx_int_t rc,
     void *data);
 static ngx_int_t ngx_http_nango_list_watch(ngx_http_request_t *r,
@@ -259,6 +268,7 @@ ngx_http_nango_list_page(ngx_http_request_t *r, ngx_http_nango_list_t *list,
 {
     int                         rc;
     json_t                     *page, *item, *next;
+    size_t                      size, page_size, scan_size;
     u_char                      cursor[8];
     uint64_t                    last;
     ngx_int_t                   ok;
@@ -283,10 +293,15 @@ ngx_http_nango_list_page(ngx_http_request_t *r, ngx_http_nango_list_t *list,
     last = 0;
     n = 0;
     scanned = 0;
+    page_size = 0;
+    scan_size = 0;
 
     while ((rc = nango_owned_next(owned, &c, &err)) == 1) {
 
-        if (n == list->query.limit || scanned == NGX_HTTP_NANGO_SCAN_MAX) {
+        if (n == list->query.limit || scanned == NGX_HTTP_NANGO_SCAN_MAX
+            || page_size >= NGX_HTTP_NANGO_PAGE_SIZE
+            || scan_size >= NGX_HTTP_NANGO_SCAN_SIZE)
+        {
             /* There is one more than fits. */
 
             for (i = 0; i < sizeof(cursor); i++) {
@@ -299,6 +314,9 @@ ngx_http_nango_list_page(ngx_http_request_t *r, ngx_http_nango_list_t *list,
 
         last = c.created_sequence;
         scanned++;
+
+        size = ngx_http_nango_connection_size(&c);
+        scan_size += size;
 
         if (list->query.integration.data
             && !nango_str_eq(c.integration, list->query.integration))
@@ -314,6 +332,7 @@ ngx_http_nango_list_page(ngx_http_request_t *r, ngx_http_nango_list_t *list,
             return NGX_ERROR;
         }
 
+        page_size += size;
         n++;
     }
 
@@ -338,6 +357,22 @@ ngx_http_nango_list_page(ngx_http_request_t *r, ngx_http_nango_list_t *list,
     json_decref(page);
 
     return ok;
+}
+
+
+static size_t
+ngx_http_nango_connection_size(nango_connection_t *c)
+{
+    size_t  i, size;
+
+    size = c->integration.len + c->connection_id.len + c->provider.len
+           + c->error_type.len + c->error_text.len;
+
+    for (i = 0; i < c->ntags; i++) {
+        size += c->tags[i].name.len + c->tags[i].value.len;
+    }
+
+    return size;
 }
 
 

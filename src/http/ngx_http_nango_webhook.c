@@ -41,6 +41,7 @@ typedef struct {
     ngx_nango_job_t           *job;         /* submitted */
     ngx_nango_wait_t           wait;        /* for the store to be opened */
     unsigned                   waiting:1;
+    unsigned                   own:1;       /* the body was received here */
     unsigned                   gone:1;      /* nobody waits for an answer */
 } ngx_http_nango_webhook_t;
 
@@ -51,7 +52,8 @@ typedef struct {
     nango_store_t             *store;
     ngx_nango_environment_t   *environment;
     ngx_fd_t                   fd;
-    ngx_str_t                  path;
+    ngx_str_t                  path;        /* empty: not ours, is copied */
+    ngx_chain_t               *bufs;        /* instead of the file */
     size_t                     size;
     u_char                     mac[NANGO_HMAC_LEN];
 
@@ -74,8 +76,11 @@ static ngx_int_t ngx_http_nango_webhook_unavailable(ngx_http_request_t *r);
 static ngx_int_t ngx_http_nango_webhook_forged(ngx_http_request_t *r);
 static void ngx_http_nango_webhook_body_handler(ngx_http_request_t *r);
 static ngx_int_t ngx_http_nango_webhook_memory(ngx_http_request_t *r);
-static ngx_int_t ngx_http_nango_webhook_file(ngx_http_request_t *r);
+static ngx_int_t ngx_http_nango_webhook_file(ngx_http_request_t *r,
+    size_t size);
 static void ngx_http_nango_webhook_thread(void *data, ngx_log_t *log);
+static ngx_int_t ngx_http_nango_webhook_keep(ngx_http_nango_webhook_task_t *t,
+    nango_str_t body, ngx_log_t *log);
 static void ngx_http_nango_webhook_thread_done(ngx_event_t *ev);
 static void ngx_http_nango_webhook_task_cleanup(void *data);
 static size_t ngx_http_nango_webhook_headers(ngx_http_request_t *r,
@@ -379,7 +384,16 @@ ngx_http_nango_webhook_open(ngx_nango_wait_t *wait)
 static ngx_int_t
 ngx_http_nango_webhook_read(ngx_http_request_t *r)
 {
-    ngx_int_t  rc;
+    ngx_int_t                  rc;
+    ngx_http_nango_ctx_t      *ctx;
+    ngx_http_nango_webhook_t  *w;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_nango_module);
+    w = ctx->state;
+
+    /* A mirrored request has its body from another location. */
+
+    w->own = (r == r->main && r->request_body == NULL);
 
     /*
      * A file has a name, to be renamed by; without these it is unlinked as
@@ -527,8 +541,8 @@ ngx_http_nango_webhook_body_handler(ngx_http_request_t *r)
         /* a subrequest without one, or it was discarded before a redirect */
         rc = ngx_http_nango_webhook_unavailable(r);
 
-    } else if (r->request_body->temp_file) {
-        rc = ngx_http_nango_webhook_file(r);
+    } else if (r->request_body->temp_file || size > NGX_HTTP_NANGO_MEMORY) {
+        rc = ngx_http_nango_webhook_file(r, size);
 
     } else {
         rc = ngx_http_nango_webhook_memory(r);
@@ -628,8 +642,13 @@ ngx_http_nango_webhook_memory(ngx_http_request_t *r)
 }
 
 
+/*
+ * Of what is larger than our memory or in a file, which another location may
+ * have done by its own rules.
+ */
+
 static ngx_int_t
-ngx_http_nango_webhook_file(ngx_http_request_t *r)
+ngx_http_nango_webhook_file(ngx_http_request_t *r, size_t size)
 {
     ngx_temp_file_t                *tf;
     ngx_thread_pool_t              *tp;
@@ -645,7 +664,9 @@ ngx_http_nango_webhook_file(ngx_http_request_t *r)
     w = ctx->state;
     tf = r->request_body->temp_file;
 
-    if (ngx_nango_store() == NULL) {
+    if (ngx_nango_store() == NULL
+        || (tf && tf->file.fd == NGX_INVALID_FILE))     /* sent elsewhere */
+    {
         return ngx_http_nango_webhook_unavailable(r);
     }
 
@@ -664,9 +685,19 @@ ngx_http_nango_webhook_file(ngx_http_request_t *r)
     t->store = ngx_nango_store();
 
     t->environment = w->environment;
-    t->fd = tf->file.fd;
-    t->path = tf->file.name;
-    t->size = tf->file.offset;
+    t->size = size;
+
+    if (tf) {
+        t->fd = tf->file.fd;
+
+    } else {
+        t->bufs = r->request_body->bufs;
+    }
+
+    if (tf && w->own) {
+        t->path = tf->file.name;
+    }
+
     ngx_memcpy(t->mac, w->mac, NANGO_HMAC_LEN);
 
     cln->handler = ngx_http_nango_webhook_task_cleanup;
@@ -702,11 +733,35 @@ ngx_http_nango_webhook_thread(void *data, ngx_log_t *log)
 {
     ngx_http_nango_webhook_task_t *t = data;
 
-    int           good;
     void         *map;
-    nango_str_t   body;
+    u_char       *p;
+    ngx_chain_t  *cl;
 
     t->rc = NGX_ERROR;
+
+    if (t->bufs) {
+        map = malloc(t->size);
+        if (map == NULL) {
+            return;
+        }
+
+        p = map;
+
+        for (cl = t->bufs; cl; cl = cl->next) {
+            p = ngx_cpymem(p, cl->buf->pos, cl->buf->last - cl->buf->pos);
+        }
+
+        t->rc = ngx_http_nango_webhook_keep(t, nango_str(map, t->size), log);
+
+        free(map);
+
+        return;
+    }
+
+    if (t->size == 0) {
+        t->rc = ngx_http_nango_webhook_keep(t, nango_str("", 0), log);
+        return;
+    }
 
     map = mmap(NULL, t->size, PROT_READ, MAP_PRIVATE, t->fd, 0);
 
@@ -716,28 +771,45 @@ ngx_http_nango_webhook_thread(void *data, ngx_log_t *log)
         return;
     }
 
-    body = nango_str(map, t->size);
+    t->rc = ngx_http_nango_webhook_keep(t, nango_str(map, t->size), log);
+
+    (void) munmap(map, t->size);
+}
+
+
+/* NGX_OK, NGX_DECLINED: forged, NGX_ERROR. */
+
+static ngx_int_t
+ngx_http_nango_webhook_keep(ngx_http_nango_webhook_task_t *t, nango_str_t body,
+    ngx_log_t *log)
+{
+    int         good;
+    nango_rc_e  rc;
 
     good = nango_verify(t->environment->signing_keys, body, t->mac);
 
-    if (good == 0) {
-        t->rc = NGX_DECLINED;
+    if (good != 1) {
+        return good == 0 ? NGX_DECLINED : NGX_ERROR;
     }
 
-    if (good == 1 && nango_event_parse_head(&t->event, body) == 0) {
-
-        if (nango_body_adopt(t->store, t->fd, (char *) t->path.data,
-                             t->body_name, &t->error)
-            == NANGO_OK)
-        {
-            t->rc = NGX_OK;
-
-        } else {
-            ngx_log_error(NGX_LOG_CRIT, log, 0, "nango: %s", t->error.text);
-        }
+    if (nango_event_parse_head(&t->event, body) != 0) {
+        return NGX_ERROR;
     }
 
-    (void) munmap(map, t->size);
+    if (t->path.len) {
+        rc = nango_body_adopt(t->store, t->fd, (char *) t->path.data,
+                              t->body_name, &t->error);
+
+    } else {
+        rc = nango_body_copy(t->store, body, t->body_name, &t->error);
+    }
+
+    if (rc != NANGO_OK) {
+        ngx_log_error(NGX_LOG_CRIT, log, 0, "nango: %s", t->error.text);
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
 }
 
 

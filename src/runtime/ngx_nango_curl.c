@@ -76,6 +76,7 @@ static ngx_int_t ngx_nango_curl_setup(ngx_nango_transfer_t *t);
 static ngx_int_t ngx_nango_curl_add(ngx_nango_transfer_t *t);
 static void ngx_nango_curl_complete(ngx_nango_transfer_t *t, CURLcode code);
 static void ngx_nango_curl_next(ngx_nango_peer_t *peer);
+static void ngx_nango_curl_hold(void);
 
 
 static CURLM              *ngx_nango_multi;
@@ -150,8 +151,9 @@ ngx_nango_curl_init(ngx_cycle_t *cycle, ngx_nango_environment_t **environments,
     ngx_nango_curl_timeout.data = &ngx_nango_curl_dummy;
 
     /*
-     * An exiting worker stays while a timer is left that is not cancelable:
-     * a request under way holds it, the housekeeping of kept connections not.
+     * An exiting worker stays while a timer is left that is not cancelable: a
+     * transfer that somebody waits for holds it, those that were abandoned and
+     * the housekeeping of kept connections do not.
      */
     ngx_nango_curl_timeout.cancelable = 1;
 
@@ -537,10 +539,14 @@ ngx_nango_curl_event_handler(ngx_event_t *ev)
         /*
          * An idle connection that Nango has closed, most likely: libcurl finds
          * out when it next wants to use it.  Until then it is not looked at.
+         * Not active: nginx calls all handlers at worker_shutdown_timeout.
          */
 
-        (void) ngx_del_event(ev, ev->write ? NGX_WRITE_EVENT : NGX_READ_EVENT,
-                             0);
+        if (ev->active) {
+            (void) ngx_del_event(ev, ev->write ? NGX_WRITE_EVENT
+                                               : NGX_READ_EVENT, 0);
+        }
+
         return;
     }
 
@@ -766,6 +772,36 @@ ngx_nango_transfer_abandon(ngx_nango_transfer_t *t)
         peer->nwaiting--;
         ngx_nango_transfer_free(t);
     }
+
+    ngx_nango_curl_hold();
+}
+
+
+static void
+ngx_nango_curl_hold(void)
+{
+    ngx_uint_t             i;
+    ngx_queue_t           *q;
+    ngx_nango_transfer_t  *t;
+
+    for (i = 0; i < ngx_nango_npeers; i++) {
+        if (ngx_nango_peers[i].nwaiting) {
+            return;
+        }
+    }
+
+    for (q = ngx_queue_head(&ngx_nango_active);
+         q != ngx_queue_sentinel(&ngx_nango_active);
+         q = ngx_queue_next(q))
+    {
+        t = ngx_queue_data(q, ngx_nango_transfer_t, queue);
+
+        if (t->handler) {
+            return;
+        }
+    }
+
+    ngx_nango_curl_timeout.cancelable = 1;
 }
 
 
@@ -966,8 +1002,8 @@ ngx_nango_curl_complete(ngx_nango_transfer_t *t, CURLcode code)
     (void) curl_multi_remove_handle(ngx_nango_multi, t->easy);
 
     ngx_queue_remove(&t->queue);
-    ngx_nango_curl_timeout.cancelable = ngx_queue_empty(&ngx_nango_active);
     peer->active--;
+    ngx_nango_curl_hold();
 
     /*
      * A failed transfer's handle may hold more than options (a resolver that

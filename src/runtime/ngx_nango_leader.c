@@ -17,6 +17,7 @@
 
 #include "ngx_nango_leader.h"
 #include "ngx_nango_shared.h"
+#include "ngx_nango_trouble.h"
 
 #include "nango_fold.h"
 #include "nango_log.h"
@@ -36,6 +37,7 @@
 #define NGX_NANGO_GATHER_WATCHED  (20 * 1000)
 
 #define NGX_NANGO_HOUSEKEEPING  (60 * 1000 * 1000)
+#define NGX_NANGO_LOOK_AFTER    (1000 * 1000)
 
 
 typedef struct {
@@ -44,21 +46,30 @@ typedef struct {
     int             hint;
     int             stop;           /* eventfd: readable once it is over */
     ngx_log_t      *log;
+
+    pthread_mutex_t mutex;
+
+    /* Under the mutex. */
     pthread_t       thread;
+    pthread_t       before;         /* to be joined by thread */
+    ngx_uint_t      follows;
     ngx_uint_t      running;
 
     /* The thread's own. */
-    uint64_t        housekeeping;
-    nango_rc_e      failed;
+    uint64_t              housekeeping;
+    uint64_t              looked;
+    ngx_nango_trouble_t   trouble;
 } ngx_nango_leader_t;
 
 
 static void *ngx_nango_leader_cycle(void *data);
+static void ngx_nango_leader_replace(ngx_nango_leader_t *l);
+static void ngx_nango_leader_look_after(ngx_nango_leader_t *l);
 static ngx_uint_t ngx_nango_leader_sleep(ngx_nango_leader_t *l, int ms,
     ngx_uint_t hint);
 static nango_rc_e ngx_nango_leader_fold(ngx_nango_leader_t *l,
     nango_folded_t *folded);
-static void ngx_nango_leader_housekeeping(ngx_nango_leader_t *l);
+static nango_rc_e ngx_nango_leader_housekeeping(ngx_nango_leader_t *l);
 static void ngx_nango_leader_error(ngx_nango_leader_t *l, nango_error_t *err);
 
 
@@ -80,11 +91,15 @@ ngx_nango_leader_start(nango_store_t *store, time_t retain, int hint,
     l->retain = retain;
     l->hint = hint;
     l->log = log;
+    l->running = 1;
+
+    (void) pthread_mutex_init(&l->mutex, NULL);
 
     l->stop = eventfd(0, EFD_CLOEXEC|EFD_NONBLOCK);
     if (l->stop == -1) {
         ngx_log_error(NGX_LOG_CRIT, log, ngx_errno,
                       "nango: eventfd() failed, this worker cannot lead");
+        l->running = 0;
         return NGX_ERROR;
     }
 
@@ -96,10 +111,9 @@ ngx_nango_leader_start(nango_store_t *store, time_t retain, int hint,
                       "nango: no thread could be started, "
                       "this worker cannot lead");
         (void) close(l->stop);
+        l->running = 0;
         return NGX_ERROR;
     }
-
-    l->running = 1;
 
     return NGX_OK;
 }
@@ -108,6 +122,7 @@ ngx_nango_leader_start(nango_store_t *store, time_t retain, int hint,
 void
 ngx_nango_leader_stop(void)
 {
+    pthread_t            thread;
     ngx_nango_leader_t  *l;
 
     static uint64_t  one = 1;
@@ -118,14 +133,18 @@ ngx_nango_leader_stop(void)
         return;
     }
 
+    (void) pthread_mutex_lock(&l->mutex);
     l->running = 0;
+    thread = l->thread;
+    (void) pthread_mutex_unlock(&l->mutex);
 
     if (write(l->stop, &one, sizeof(one)) != sizeof(one)) {
         ngx_log_error(NGX_LOG_CRIT, l->log, ngx_errno,
                       "nango: write() to an eventfd failed");
     }
 
-    (void) pthread_join(l->thread, NULL);
+    (void) pthread_join(thread, NULL);
+    (void) pthread_mutex_destroy(&l->mutex);
     (void) close(l->stop);
 }
 
@@ -137,10 +156,22 @@ ngx_nango_leader_cycle(void *data)
 
     int              ms, lead;
     uint64_t         busy, seen, start, gather;
+    pthread_t        before;
+    nango_rc_e       rc;
+    ngx_uint_t       follows;
     nango_error_t    err;
     nango_folded_t   folded;
 
     ngx_memzero(&folded, sizeof(nango_folded_t));
+
+    (void) pthread_mutex_lock(&l->mutex);
+    before = l->before;
+    follows = l->follows;
+    (void) pthread_mutex_unlock(&l->mutex);
+
+    if (follows) {
+        (void) pthread_join(before, NULL);
+    }
 
     lead = 0;
     seen = 0;
@@ -152,6 +183,8 @@ ngx_nango_leader_cycle(void *data)
         if (ngx_nango_leader_sleep(l, ms, lead == 1)) {
             break;
         }
+
+        ngx_nango_leader_look_after(l);
 
         lead = nango_store_lead(l->store, &err);
 
@@ -165,7 +198,10 @@ ngx_nango_leader_cycle(void *data)
             continue;
         }
 
-        ngx_nango_leader_housekeeping(l);
+        if (ngx_nango_leader_housekeeping(l) == NANGO_EWRECKED) {
+            ngx_nango_leader_replace(l);
+            return NULL;
+        }
 
         if (seen && nango_store_log_txnid(l->store) == seen) {
             ms = (ngx_nango_ticks() - busy < 1000000) ? NGX_NANGO_LOOK_BUSY
@@ -175,8 +211,16 @@ ngx_nango_leader_cycle(void *data)
 
         start = ngx_nango_ticks();
 
-        if (ngx_nango_leader_fold(l, &folded) != NANGO_OK) {
+        rc = ngx_nango_leader_fold(l, &folded);
+
+        if (rc == NANGO_EWRECKED) {
+            ngx_nango_leader_replace(l);
+            return NULL;
+        }
+
+        if (rc != NANGO_OK) {
             ms = NGX_NANGO_LOOK_IDLE;
+            seen = 0;
             continue;
         }
 
@@ -220,6 +264,68 @@ done:
     nango_store_resign(l->store);
 
     return NULL;
+}
+
+
+/* See ngx_nango_store.c.  Who cannot be followed leads no longer. */
+
+static void
+ngx_nango_leader_replace(ngx_nango_leader_t *l)
+{
+    int         rc;
+    pthread_t   thread;
+
+    rc = 0;
+
+    (void) pthread_mutex_lock(&l->mutex);
+
+    if (l->running) {
+        rc = pthread_create(&thread, NULL, ngx_nango_leader_cycle, l);
+
+        if (rc == 0) {
+            l->before = l->thread;
+            l->follows = 1;
+            l->thread = thread;
+        }
+    }
+
+    (void) pthread_mutex_unlock(&l->mutex);
+
+    if (rc != 0) {
+        nango_store_resign(l->store);
+
+        ngx_log_error(NGX_LOG_CRIT, l->log, rc,
+                      "nango: no thread could be started, "
+                      "this worker cannot lead");
+    }
+}
+
+
+/* In every worker: nobody may acknowledge into a file that is gone. */
+
+static void
+ngx_nango_leader_look_after(ngx_nango_leader_t *l)
+{
+    uint64_t        now;
+    nango_error_t   err;
+
+    now = ngx_nango_ticks();
+
+    if (now - l->looked < NGX_NANGO_LOOK_AFTER) {
+        return;
+    }
+
+    l->looked = now;
+
+    if (nango_store_look_after(l->store, &err) == NANGO_OK) {
+        return;
+    }
+
+    ngx_nango_leader_error(l, &err);
+
+    if (nango_store_recover(l->store, &err) != NANGO_OK) {
+        ngx_nango_leader_error(l, &err);
+    }
 }
 
 
@@ -267,15 +373,14 @@ ngx_nango_leader_fold(ngx_nango_leader_t *l, nango_folded_t *folded)
     if (rc != NANGO_OK) {
         ngx_nango_leader_error(l, &err);
 
-        if (nango_store_needs_recovery(l->store)) {
+        if (rc != NANGO_EWRECKED && nango_store_needs_recovery(l->store)) {
             (void) nango_store_recover(l->store, &err);
         }
 
         return rc;
     }
 
-    if (l->failed != NANGO_OK) {
-        l->failed = NANGO_OK;
+    if (ngx_nango_trouble_over(&l->trouble)) {
         ngx_log_error(NGX_LOG_NOTICE, l->log, 0,
                       "nango: the state is being written again");
     }
@@ -299,7 +404,7 @@ ngx_nango_leader_fold(ngx_nango_leader_t *l, nango_folded_t *folded)
 }
 
 
-static void
+static nango_rc_e
 ngx_nango_leader_housekeeping(ngx_nango_leader_t *l)
 {
     uint64_t        now;
@@ -309,7 +414,7 @@ ngx_nango_leader_housekeeping(ngx_nango_leader_t *l)
     now = ngx_nango_ticks();
 
     if (l->housekeeping && now - l->housekeeping < NGX_NANGO_HOUSEKEEPING) {
-        return;
+        return NANGO_OK;
     }
 
     l->housekeeping = now;
@@ -322,7 +427,7 @@ ngx_nango_leader_housekeeping(ngx_nango_leader_t *l)
 
     /* Drops old tombstones and changes also when no event comes. */
 
-    (void) ngx_nango_leader_fold(l, &folded);
+    return ngx_nango_leader_fold(l, &folded);
 }
 
 
@@ -331,11 +436,7 @@ ngx_nango_leader_housekeeping(ngx_nango_leader_t *l)
 static void
 ngx_nango_leader_error(ngx_nango_leader_t *l, nango_error_t *err)
 {
-    if (l->failed == err->code) {
-        return;
+    if (ngx_nango_trouble(&l->trouble, err->code)) {
+        ngx_log_error(NGX_LOG_CRIT, l->log, 0, "nango: %s", err->text);
     }
-
-    l->failed = err->code;
-
-    ngx_log_error(NGX_LOG_CRIT, l->log, 0, "nango: %s", err->text);
 }

@@ -11,11 +11,15 @@
  *
  * Each job is in exactly one place: the queue, the batch, or the list of
  * finished ones; the event loop frees it after its handler.
+ *
+ * A fault in the middle of a write leaves LMDB's lock to a thread, until that
+ * has ended.  So the thread ends, and the one that follows it goes on.
  */
 
 #include "ngx_nango_store.h"
 #include "ngx_nango_leader.h"
 #include "ngx_nango_shared.h"
+#include "ngx_nango_trouble.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -42,12 +46,14 @@ typedef struct {
     ngx_msec_t               remember;
     ngx_log_t               *log;
     int                      done_fd;
-    pthread_t                thread;
 
     pthread_mutex_t          mutex;
     pthread_cond_t           cond;
 
     /* Under the mutex. */
+    pthread_t                thread;
+    pthread_t                before;        /* to be joined by thread */
+    ngx_uint_t               follows;
     ngx_nango_job_t         *queue;
     ngx_nango_job_t        **queue_last;
     ngx_nango_job_t         *done;
@@ -66,7 +72,7 @@ typedef struct {
     ngx_queue_t              waits;
     ngx_event_t              wait_event;
     ngx_event_t              hold_event;
-    nango_rc_e               unreadable;    /* as last logged */
+    ngx_nango_trouble_t      unreadable;
 
     /* The thread's. */
     nango_writer_t          *writer;
@@ -75,7 +81,9 @@ typedef struct {
     ngx_nango_job_t        **batch_last;
     size_t                   batch_bytes;
     uint64_t                 last;
-    nango_rc_e               failed;
+    uint64_t                 stuck;         /* fold at this, plus one */
+    ngx_uint_t               reopened;
+    ngx_nango_trouble_t      trouble;
 } ngx_nango_committer_t;
 
 
@@ -94,6 +102,7 @@ static size_t ngx_nango_committer_take(ngx_nango_committer_t *cm,
     nango_write_t **writes, size_t n);
 static void ngx_nango_committer_lag(ngx_nango_committer_t *cm);
 static void ngx_nango_committer_recover(ngx_nango_committer_t *cm);
+static void ngx_nango_committer_replace(ngx_nango_committer_t *cm);
 static void ngx_nango_committer_done(ngx_nango_committer_t *cm,
     ngx_nango_job_t *jobs);
 static void ngx_nango_committer_error(ngx_nango_committer_t *cm,
@@ -228,6 +237,7 @@ ngx_nango_store_start(ngx_cycle_t *cycle, ngx_nango_committer_t *cm)
         /* nginx's signals are for its main thread. */
 
         (void) sigfillset(&all);
+        (void) sigdelset(&all, SIGBUS);
         (void) pthread_sigmask(SIG_BLOCK, &all, &old);
 
         rc = pthread_create(&cm->thread, NULL, ngx_nango_committer_cycle, cm);
@@ -260,6 +270,7 @@ close:
 void
 ngx_nango_store_exit(ngx_cycle_t *cycle)
 {
+    pthread_t               thread;
     ngx_nango_job_t        *job;
     ngx_connection_t       *c;
     ngx_nango_committer_t  *cm;
@@ -272,10 +283,13 @@ ngx_nango_store_exit(ngx_cycle_t *cycle)
 
     (void) pthread_mutex_lock(&cm->mutex);
     cm->stop = 1;
+    thread = cm->thread;
     (void) pthread_cond_signal(&cm->cond);
     (void) pthread_mutex_unlock(&cm->mutex);
 
-    (void) pthread_join(cm->thread, NULL);
+    /* Nobody follows it from now on. */
+
+    (void) pthread_join(thread, NULL);
 
     ngx_nango_leader_stop();
 
@@ -331,13 +345,22 @@ ngx_nango_committer_cycle(void *data)
 
     size_t            n;
     nango_rc_e        rc;
-    ngx_uint_t        stop;
+    pthread_t         before;
+    ngx_uint_t        stop, follows;
     nango_error_t     err;
     nango_write_t    *writes[NGX_NANGO_BATCH_JOBS];
 
     static uint64_t  one = 1;
 
-    if (!ngx_nango_committer_open(cm)) {
+    (void) pthread_mutex_lock(&cm->mutex);
+    before = cm->before;
+    follows = cm->follows;
+    (void) pthread_mutex_unlock(&cm->mutex);
+
+    if (follows) {
+        (void) pthread_join(before, NULL);
+
+    } else if (!ngx_nango_committer_open(cm)) {
         return NULL;
     }
 
@@ -346,11 +369,19 @@ ngx_nango_committer_cycle(void *data)
 
         if (nango_store_needs_recovery(cm->store)) {
             ngx_nango_committer_recover(cm);
+            n = cm->batch ? n : 0;
         }
 
         if (n == 0) {
             if (stop) {
                 break;
+            }
+
+            if (cm->reopened && ngx_nango_trouble_over(&cm->trouble)) {
+                cm->reopened = 0;
+                ngx_log_error(NGX_LOG_NOTICE, cm->log, 0,
+                              "nango: the store in \"%V\" is open again",
+                              &cm->conf->path);
             }
 
             continue;
@@ -364,13 +395,18 @@ ngx_nango_committer_cycle(void *data)
         if (rc != NANGO_OK) {
             ngx_nango_committer_error(cm, &err);
 
-        } else if (cm->failed != NANGO_OK) {
-            cm->failed = NANGO_OK;
+        } else if (ngx_nango_trouble_over(&cm->trouble)) {
+            cm->reopened = 0;
             ngx_log_error(NGX_LOG_NOTICE, cm->log, 0,
                           "nango: webhooks are being stored again");
         }
 
         ngx_nango_committer_done(cm, cm->batch);
+
+        if (rc == NANGO_EWRECKED) {
+            ngx_nango_committer_replace(cm);
+            return NULL;
+        }
 
         if (ngx_nango_hint != -1
             && write(ngx_nango_hint, &one, sizeof(one)) != sizeof(one))
@@ -391,6 +427,7 @@ ngx_nango_committer_cycle(void *data)
 static ngx_uint_t
 ngx_nango_committer_open(ngx_nango_committer_t *cm)
 {
+    uint64_t                start;
     nango_store_t          *store;
     nango_error_t           err;
     nango_store_options_t   options;
@@ -403,6 +440,7 @@ ngx_nango_committer_open(ngx_nango_committer_t *cm)
     store = NULL;
 
     for ( ;; ) {
+        start = ngx_nango_ticks();
 
         if (nango_store_open(&store, &options, &err) == NANGO_OK) {
 
@@ -425,13 +463,20 @@ ngx_nango_committer_open(ngx_nango_committer_t *cm)
         ngx_nango_committer_error(cm, &err);
         ngx_nango_committer_refuse(cm);
 
-        if (ngx_nango_committer_sleep(cm, NGX_NANGO_RETRY_OPEN)) {
+        /* What took long, reading a large store, is not done all day. */
+
+        start = (ngx_nango_ticks() - start) / 100;
+
+        if (ngx_nango_committer_sleep(cm, start < NGX_NANGO_RETRY_OPEN
+                                          ? NGX_NANGO_RETRY_OPEN
+                                          : (int) start))
+        {
             return 0;
         }
     }
 
-    if (cm->failed != NANGO_OK) {
-        cm->failed = NANGO_OK;
+    if (cm->trouble.kinds) {
+        cm->trouble.kinds = 0;
         ngx_log_error(NGX_LOG_NOTICE, cm->log, 0,
                       "nango: the store in \"%V\" is open", &cm->conf->path);
     }
@@ -514,23 +559,38 @@ ngx_nango_committer_sleep(ngx_nango_committer_t *cm, int ms)
 
 /*
  * Waits for jobs and begins a batch.  0: there is something else to do, namely
- * to recover or, with nothing left to write, to stop.
+ * to recover, to tell that this went well or, with nothing left to write, to
+ * stop.
  */
 
 static size_t
 ngx_nango_committer_batch(ngx_nango_committer_t *cm, nango_write_t **writes,
     ngx_uint_t *stop)
 {
-    size_t  n;
+    size_t           n;
+    struct timespec  ts;
 
     cm->batch = NULL;
     cm->batch_last = &cm->batch;
     cm->batch_bytes = 0;
 
+    if (cm->reopened) {
+        (void) clock_gettime(CLOCK_REALTIME, &ts);
+        ts.tv_sec += 1 + NGX_NANGO_CALM / 1000;
+    }
+
     (void) pthread_mutex_lock(&cm->mutex);
 
     while (cm->queue == NULL && !cm->stop && !cm->recover) {
-        (void) pthread_cond_wait(&cm->cond, &cm->mutex);
+
+        if (!cm->reopened) {
+            (void) pthread_cond_wait(&cm->cond, &cm->mutex);
+
+        } else if (pthread_cond_timedwait(&cm->cond, &cm->mutex, &ts)
+                   == ETIMEDOUT)
+        {
+            break;
+        }
     }
 
     cm->recover = 0;
@@ -595,7 +655,8 @@ ngx_nango_committer_take(ngx_nango_committer_t *cm, nango_write_t **writes,
 /*
  * The log must not run away from the state: its readers could not follow, and
  * the size of what waits would be unbounded.  But a fold that is stuck does
- * not stop the log, which is what a webhook is acknowledged by.
+ * not stop the log, which is what a webhook is acknowledged by: it is waited
+ * for once, and then not before it has moved.
  */
 
 static void
@@ -617,7 +678,9 @@ ngx_nango_committer_lag(ngx_nango_committer_t *cm)
 
         nango_reader_end(cm->lag_reader);
 
-        if (cm->last <= applied + NGX_NANGO_LAG_MAX) {
+        if (cm->last <= applied + NGX_NANGO_LAG_MAX
+            || cm->stuck == applied + 1)
+        {
             return;
         }
 
@@ -626,6 +689,7 @@ ngx_nango_committer_lag(ngx_nango_committer_t *cm)
             since = ngx_nango_ticks();
 
         } else if (ngx_nango_ticks() - since > NGX_NANGO_FOLD_STUCK) {
+            cm->stuck = applied + 1;
             return;
         }
 
@@ -636,14 +700,76 @@ ngx_nango_committer_lag(ngx_nango_committer_t *cm)
 }
 
 
+/* What came before it was known to be closed is answered at once. */
+
 static void
 ngx_nango_committer_recover(ngx_nango_committer_t *cm)
 {
-    nango_error_t  err;
+    ngx_nango_job_t  *job;
+    nango_error_t     err;
 
-    if (nango_store_recover(cm->store, &err) != NANGO_OK) {
-        ngx_nango_committer_error(cm, &err);
+    cm->reopened = 1;
+
+    if (nango_store_recover(cm->store, &err) == NANGO_OK) {
+        return;
     }
+
+    if (cm->batch) {
+        for (job = cm->batch; job; job = job->next) {
+            job->write.result = NANGO_WRITE_FAILED;
+        }
+
+        ngx_nango_committer_done(cm, cm->batch);
+        cm->batch = NULL;
+    }
+
+    do {
+        ngx_nango_committer_error(cm, &err);
+        ngx_nango_committer_refuse(cm);
+
+        if (ngx_nango_committer_sleep(cm, NGX_NANGO_RETRY_OPEN)) {
+            return;
+        }
+
+    } while (nango_store_recover(cm->store, &err) != NANGO_OK);
+
+    (void) pthread_mutex_lock(&cm->mutex);
+    cm->state = NGX_NANGO_STORE_OPEN;
+    (void) pthread_mutex_unlock(&cm->mutex);
+}
+
+
+/* Nobody follows one that is to stop. */
+
+static void
+ngx_nango_committer_replace(ngx_nango_committer_t *cm)
+{
+    int         rc;
+    pthread_t   thread;
+
+    do {
+        rc = 0;
+
+        (void) pthread_mutex_lock(&cm->mutex);
+
+        if (!cm->stop) {
+            rc = pthread_create(&thread, NULL, ngx_nango_committer_cycle, cm);
+
+            if (rc == 0) {
+                cm->before = cm->thread;
+                cm->follows = 1;
+                cm->thread = thread;
+            }
+        }
+
+        (void) pthread_mutex_unlock(&cm->mutex);
+
+        if (rc != 0) {
+            ngx_log_error(NGX_LOG_CRIT, cm->log, rc,
+                          "nango: no thread could be started");
+        }
+
+    } while (rc != 0 && !ngx_nango_committer_sleep(cm, NGX_NANGO_RETRY_OPEN));
 }
 
 
@@ -700,14 +826,11 @@ ngx_nango_committer_done(ngx_nango_committer_t *cm, ngx_nango_job_t *jobs)
 static void
 ngx_nango_committer_error(ngx_nango_committer_t *cm, nango_error_t *err)
 {
-    if (cm->failed == err->code) {
-        return;
+    if (ngx_nango_trouble(&cm->trouble, err->code)) {
+        ngx_log_error(NGX_LOG_CRIT, cm->log, 0,
+                      "nango: %s; webhooks are answered 503 meanwhile",
+                      err->text);
     }
-
-    cm->failed = err->code;
-
-    ngx_log_error(NGX_LOG_CRIT, cm->log, 0,
-                  "nango: %s; webhooks are answered 503 meanwhile", err->text);
 }
 
 
@@ -924,23 +1047,37 @@ ngx_nango_store_snapshot(void)
     rc = nango_reader_begin(cm->reader, &err);
 
     if (rc == NANGO_OK) {
-        cm->unreadable = NANGO_OK;
+        (void) ngx_nango_trouble_over(&cm->unreadable);
         return cm->reader;
     }
 
-    if (rc != NANGO_EBUSY && rc != cm->unreadable) {
-        cm->unreadable = rc;
-        ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0, "nango: %s", err.text);
+    if (rc != NANGO_EBUSY) {
+        ngx_nango_store_unreadable(&err);
     }
 
-    if (rc == NANGO_EBROKEN || rc == NANGO_ERESIZED) {
+    return NULL;
+}
+
+
+void
+ngx_nango_store_unreadable(nango_error_t *err)
+{
+    ngx_nango_committer_t  *cm;
+
+    cm = ngx_nango_committer;
+
+    if (ngx_nango_trouble(&cm->unreadable, err->code)) {
+        ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0,
+                      "nango: %s; the state cannot be read meanwhile",
+                      err->text);
+    }
+
+    if (nango_store_needs_recovery(cm->open)) {
         (void) pthread_mutex_lock(&cm->mutex);
         cm->recover = 1;
         (void) pthread_cond_signal(&cm->cond);
         (void) pthread_mutex_unlock(&cm->mutex);
     }
-
-    return NULL;
 }
 
 

@@ -52,6 +52,8 @@ typedef struct {
 } nango_body_sweep_t;
 
 
+static int nango_body_name(unsigned char name[NANGO_BODY_NAME_LEN],
+    char file[NANGO_BODY_NAME_LEN + 1]);
 static int nango_body_candidates(nango_store_t *store,
     nango_body_sweep_t *sweep, uint64_t now_ms, nango_error_t *err);
 static int nango_body_old(int dir, const char *name, uint64_t now_ms);
@@ -85,18 +87,14 @@ nango_rc_e
 nango_body_adopt(nango_store_t *store, int fd, const char *from,
     unsigned char name[NANGO_BODY_NAME_LEN], nango_error_t *err)
 {
-    int            rc;
-    char           to[NANGO_BODY_NAME_LEN + 1];
-    unsigned char  raw[NANGO_BODY_RAW_LEN];
+    int   rc;
+    char  to[NANGO_BODY_NAME_LEN + 1];
 
-    if (getrandom(raw, sizeof(raw), 0) != sizeof(raw)) {
-        return nango_store_error(store, err, errno, "getrandom()", "bodies");
+    rc = nango_body_name(name, to);
+
+    if (rc != 0) {
+        return nango_store_error(store, err, rc, "getrandom()", "bodies");
     }
-
-    nango_hex(name, raw, sizeof(raw));
-
-    memcpy(to, name, NANGO_BODY_NAME_LEN);
-    to[NANGO_BODY_NAME_LEN] = '\0';
 
     if (fsync(fd) == -1) {
         return nango_store_error(store, err, errno, "fsync() of a body for",
@@ -114,6 +112,88 @@ nango_body_adopt(nango_store_t *store, int fd, const char *from,
     }
 
     return nango_store_error(store, err, rc, "fsync()", "bodies");
+}
+
+
+nango_rc_e
+nango_body_copy(nango_store_t *store, nango_str_t body,
+    unsigned char name[NANGO_BODY_NAME_LEN], nango_error_t *err)
+{
+    int          fd, rc;
+    char         to[NANGO_BODY_NAME_LEN + 1];
+    size_t       len;
+    ssize_t      n;
+    const char  *what;
+
+    rc = nango_body_name(name, to);
+
+    if (rc != 0) {
+        return nango_store_error(store, err, rc, "getrandom()", "bodies");
+    }
+
+    fd = openat(store->bodies, to, O_WRONLY|O_CREAT|O_EXCL|O_CLOEXEC,
+                S_IRUSR|S_IWUSR);
+    if (fd == -1) {
+        return nango_store_error(store, err, errno, "open()", "bodies");
+    }
+
+    what = "write() of a body for";
+
+    for (len = 0; rc == 0 && len < body.len; len += n) {
+
+        n = write(fd, body.data + len, body.len - len);
+
+        if (n == -1) {
+            rc = errno;
+            n = 0;
+
+            if (rc == EINTR) {
+                rc = 0;
+            }
+        }
+    }
+
+    if (rc == 0 && fsync(fd) == -1) {
+        rc = errno;
+        what = "fsync() of a body for";
+    }
+
+    if (close(fd) == -1 && rc == 0) {
+        rc = errno;
+        what = "close() of a body for";
+    }
+
+    if (rc == 0) {
+        rc = nango_sync_directory(store->bodies);
+        what = "fsync()";
+    }
+
+    if (rc != 0) {
+        (void) unlinkat(store->bodies, to, 0);
+    }
+
+    return nango_store_error(store, err, rc, what, "bodies");
+}
+
+
+/* A new one, and the same terminated by zero.  0 or errno. */
+
+static int
+nango_body_name(unsigned char name[NANGO_BODY_NAME_LEN],
+    char file[NANGO_BODY_NAME_LEN + 1])
+{
+    unsigned char  raw[NANGO_BODY_RAW_LEN];
+
+    if (getrandom(raw, sizeof(raw), 0) != sizeof(raw)) {
+        return errno;
+    }
+
+    nango_hex(name, raw, sizeof(raw));
+
+    memcpy(file, name, NANGO_BODY_NAME_LEN);
+    file[NANGO_BODY_NAME_LEN] = '\0';
+
+    return 0;
 }
 
 

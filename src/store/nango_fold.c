@@ -94,6 +94,7 @@ nango_fold(nango_store_t *store, const nango_fold_options_t *options,
 {
     nango_rc_e     rc;
     nango_fold_t  *f;
+    nango_guard_t  guard;
 
     memset(folded, 0, sizeof(nango_folded_t));
 
@@ -111,10 +112,22 @@ nango_fold(nango_store_t *store, const nango_fold_options_t *options,
 
     rc = nango_store_inside(store, err);
 
-    if (rc == NANGO_OK) {
-        rc = nango_fold_batch(f, options, folded, err);
-        nango_store_leave(store);
+    if (rc != NANGO_OK) {
+        free(f);
+        return rc;
     }
+
+    nango_guard_begin(&guard);
+
+    if (sigsetjmp(guard.jump, 0) == 0) {
+        rc = nango_fold_batch(f, options, folded, err);
+
+    } else {
+        rc = nango_store_fault(store, &guard, 1, err);
+    }
+
+    nango_guard_end(&guard);
+    nango_store_leave(store);
 
     free(f->buf);
     free(f);
@@ -143,15 +156,19 @@ nango_fold_batch(nango_fold_t *f, const nango_fold_options_t *options,
         return nango_store_error(store, err, rc, "mdb_txn_begin()", "state");
     }
 
-    nango_store_room(store->state);
+    code = nango_store_present(store, 1, err);
 
-    rc = nango_meta_u64(f->txn, store->state_meta, "applied",
-                        &folded->applied);
-    if (rc == 0) {
-        rc = nango_counts_get(f->txn, store->state_meta, f->counts);
+    if (code == NANGO_OK) {
+        nango_store_room(store->state);
+
+        rc = nango_meta_u64(f->txn, store->state_meta, "applied",
+                            &folded->applied);
+        if (rc == 0) {
+            rc = nango_counts_get(f->txn, store->state_meta, f->counts);
+        }
+
+        code = nango_store_error(store, err, rc, "mdb_get()", "state");
     }
-
-    code = nango_store_error(store, err, rc, "mdb_get()", "state");
 
     if (code == NANGO_OK) {
         code = nango_fold_log(f, options, folded, err);

@@ -71,6 +71,7 @@ struct nango_writer_s {
     nango_seen_t          seen;
     uint64_t              read;         /* the log up to here is in seen */
     int                   filled;
+    uint64_t              generation;   /* of the store that was read */
     nango_seen_name_t     names[NANGO_SEEN_NAMES];
     size_t                name;
 };
@@ -90,6 +91,12 @@ typedef struct {
 } nango_batch_t;
 
 
+static nango_rc_e nango_log_try(nango_batch_t *b, nango_write_t **jobs,
+    size_t *n, uint64_t now);
+static nango_rc_e nango_log_write(nango_batch_t *b, nango_write_t **jobs,
+    size_t *n, uint64_t now);
+static nango_rc_e nango_log_sync(nango_batch_t *b, nango_write_t **jobs,
+    size_t n);
 static void nango_log_fail(nango_write_t **jobs, size_t n, uint64_t last);
 static uint64_t nango_log_prepare(nango_write_t **jobs, size_t n,
     uint64_t now);
@@ -120,6 +127,12 @@ static void nango_seen_expire(nango_seen_t *seen, uint64_t now,
     uint64_t remember_ms);
 static void nango_seen_rollback(nango_seen_t *seen, uint64_t mark);
 static uint64_t nango_seen_find(nango_seen_t *seen, const nango_write_t *job);
+static nango_rc_e nango_log_ends(nango_store_t *store, uint64_t *first,
+    uint64_t *last, nango_error_t *err);
+static int nango_log_steps(nango_store_t *store, uint64_t from,
+    int (*handler)(void *data, uint64_t sequence,
+    const nango_record_t *record), void *data, uint64_t *unknown,
+    nango_error_t *err);
 
 
 static inline size_t
@@ -200,17 +213,15 @@ nango_log_commit_more(nango_writer_t *w, nango_write_t **jobs, size_t *n,
         return rc;
     }
 
-    if (w->remember_ms && !w->filled) {
-        rc = nango_writer_fill(w, now, err);
-    }
+    if (w->generation != w->store->generation) {
 
-    if (rc != NANGO_OK) {
-        nango_store_leave(w->store);
-        nango_log_fail(jobs, *n, 0);
-        return rc;
-    }
+        /* Perhaps another log, and perhaps without what is remembered. */
 
-    nango_seen_expire(&w->seen, now, w->remember_ms);
+        nango_seen_clear(&w->seen);
+        w->read = 0;
+        w->filled = 0;
+        w->generation = w->store->generation;
+    }
 
     memset(&b, 0, sizeof(nango_batch_t));
 
@@ -219,13 +230,66 @@ nango_log_commit_more(nango_writer_t *w, nango_write_t **jobs, size_t *n,
     b.more = more;
     b.data = data;
 
-    while (nango_batch_write(&b, jobs, n)) {
-        /* without the job that cannot be written */
-    }
+    rc = nango_log_try(&b, jobs, n, now);
 
     nango_store_leave(w->store);
 
-    return b.rc;
+    return rc;
+}
+
+
+static nango_rc_e
+nango_log_try(nango_batch_t *b, nango_write_t **jobs, size_t *n, uint64_t now)
+{
+    nango_rc_e      rc;
+    nango_guard_t   guard;
+
+    nango_guard_begin(&guard);
+
+    if (sigsetjmp(guard.jump, 0) == 0) {
+        rc = nango_log_write(b, jobs, n, now);
+
+    } else {
+
+        /* The next one to write reads the log anew. */
+
+        b->writer->generation = 0;
+
+        rc = nango_store_fault(b->writer->store, &guard, 0, b->err);
+        nango_log_fail(jobs, *n, 0);
+    }
+
+    nango_guard_end(&guard);
+
+    return rc;
+}
+
+
+static nango_rc_e
+nango_log_write(nango_batch_t *b, nango_write_t **jobs, size_t *n,
+    uint64_t now)
+{
+    nango_rc_e       rc;
+    nango_writer_t  *w;
+
+    w = b->writer;
+
+    if (w->remember_ms && !w->filled) {
+        rc = nango_writer_fill(w, now, b->err);
+
+        if (rc != NANGO_OK) {
+            nango_log_fail(jobs, *n, 0);
+            return rc;
+        }
+    }
+
+    nango_seen_expire(&w->seen, now, w->remember_ms);
+
+    while (nango_batch_write(b, jobs, n)) {
+        /* without the job that cannot be written */
+    }
+
+    return b->rc;
 }
 
 
@@ -349,6 +413,7 @@ nango_batch_write(nango_batch_t *b, nango_write_t **jobs, size_t *n)
 
     if (stored == 0) {
         nango_batch_abort(b);
+        b->rc = nango_log_sync(b, jobs, *n);
         return 0;
     }
 
@@ -367,12 +432,51 @@ nango_batch_write(nango_batch_t *b, nango_write_t **jobs, size_t *n)
 }
 
 
+/*
+ * A duplicate's first one is on the disk as far as we know.  But whoever wrote
+ * it may have died before it knew, and then only the next sync of ours tells.
+ */
+
+static nango_rc_e
+nango_log_sync(nango_batch_t *b, nango_write_t **jobs, size_t n)
+{
+    int             rc;
+    size_t          i;
+    nango_rc_e      code;
+
+    for (i = 0; i < n; i++) {
+
+        if (jobs[i]->result == NANGO_WRITE_DUPLICATE) {
+            break;
+        }
+    }
+
+    if (i == n) {
+        return b->rc;
+    }
+
+    rc = mdb_env_sync(b->writer->store->log, 1);
+
+    if (rc == 0) {
+        return b->rc;
+    }
+
+    code = nango_store_error(b->writer->store, b->err, rc, "mdb_env_sync()",
+                             "log");
+
+    nango_log_fail(jobs, n, 0);
+
+    return code;
+}
+
+
 static nango_rc_e
 nango_batch_begin(nango_batch_t *b)
 {
     int              rc;
     uint64_t         last;
     MDB_val          key, val;
+    nango_rc_e       code;
     const char      *func;
     nango_store_t   *store;
     nango_writer_t  *w;
@@ -386,6 +490,13 @@ nango_batch_begin(nango_batch_t *b)
     rc = mdb_txn_begin(store->log, NULL, 0, &b->txn);
     if (rc != 0) {
         return nango_store_error(store, b->err, rc, func, "log");
+    }
+
+    code = nango_store_present(store, 0, b->err);
+
+    if (code != NANGO_OK) {
+        mdb_txn_abort(b->txn);
+        return code;
     }
 
     nango_store_room(store->log);
@@ -922,11 +1033,8 @@ nango_rc_e
 nango_log_bounds(nango_store_t *store, uint64_t *first, uint64_t *last,
     nango_error_t *err)
 {
-    int          rc;
-    MDB_val      key, val;
-    MDB_txn     *txn;
-    MDB_cursor  *cursor;
-    nango_rc_e   code;
+    nango_rc_e      code;
+    nango_guard_t   guard;
 
     *first = 0;
     *last = 0;
@@ -935,6 +1043,31 @@ nango_log_bounds(nango_store_t *store, uint64_t *first, uint64_t *last,
     if (code != NANGO_OK) {
         return code;
     }
+
+    nango_guard_begin(&guard);
+
+    if (sigsetjmp(guard.jump, 0) == 0) {
+        code = nango_log_ends(store, first, last, err);
+
+    } else {
+        code = nango_store_fault(store, &guard, -1, err);
+    }
+
+    nango_guard_end(&guard);
+    nango_store_leave(store);
+
+    return code;
+}
+
+
+static nango_rc_e
+nango_log_ends(nango_store_t *store, uint64_t *first, uint64_t *last,
+    nango_error_t *err)
+{
+    int          rc;
+    MDB_val      key, val;
+    MDB_txn     *txn;
+    MDB_cursor  *cursor;
 
     rc = mdb_txn_begin(store->log, NULL, MDB_RDONLY, &txn);
 
@@ -967,11 +1100,7 @@ nango_log_bounds(nango_store_t *store, uint64_t *first, uint64_t *last,
         mdb_txn_abort(txn);
     }
 
-    code = nango_store_error(store, err, rc, "mdb_cursor_get()", "log");
-
-    nango_store_leave(store);
-
-    return code;
+    return nango_store_error(store, err, rc, "mdb_cursor_get()", "log");
 }
 
 
@@ -1037,6 +1166,36 @@ nango_log_walk(nango_store_t *store, uint64_t from,
     const nango_record_t *record), void *data, uint64_t *unknown,
     nango_error_t *err)
 {
+    int             done;
+    nango_guard_t   guard;
+
+    if (nango_store_inside(store, err) != NANGO_OK) {
+        return -1;
+    }
+
+    nango_guard_begin(&guard);
+
+    if (sigsetjmp(guard.jump, 0) == 0) {
+        done = nango_log_steps(store, from, handler, data, unknown, err);
+
+    } else {
+        (void) nango_store_fault(store, &guard, -1, err);
+        done = -1;
+    }
+
+    nango_guard_end(&guard);
+    nango_store_leave(store);
+
+    return done;
+}
+
+
+static int
+nango_log_steps(nango_store_t *store, uint64_t from,
+    int (*handler)(void *data, uint64_t sequence,
+    const nango_record_t *record), void *data, uint64_t *unknown,
+    nango_error_t *err)
+{
     int              rc, version, done;
     MDB_val          key, val;
     MDB_txn         *txn;
@@ -1044,21 +1203,17 @@ nango_log_walk(nango_store_t *store, uint64_t from,
     nango_record_t   rec;
     unsigned char    sequence[NANGO_SEQUENCE_LEN];
 
-    if (nango_store_inside(store, err) != NANGO_OK) {
-        return -1;
-    }
-
     done = 0;
 
     rc = mdb_txn_begin(store->log, NULL, MDB_RDONLY, &txn);
     if (rc != 0) {
-        goto leave;
+        goto failed;
     }
 
     rc = mdb_cursor_open(txn, store->events, &cursor);
     if (rc != 0) {
         mdb_txn_abort(txn);
-        goto leave;
+        goto failed;
     }
 
     nango_put_be64(sequence, from);
@@ -1098,14 +1253,12 @@ nango_log_walk(nango_store_t *store, uint64_t from,
     mdb_cursor_close(cursor);
     mdb_txn_abort(txn);
 
-leave:
+failed:
 
     if (rc != 0) {
         (void) nango_store_error(store, err, rc, "mdb_cursor_get()", "log");
         done = -1;
     }
-
-    nango_store_leave(store);
 
     return done;
 }

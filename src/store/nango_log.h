@@ -117,12 +117,15 @@ int nango_log_scan(nango_store_t *store, uint64_t from,
  *
  * nango_body_adopt() makes a file that nginx has received (somewhere on the
  * store's file system) a durable body: fsync, rename, fsync of the directory.
- * It waits for the disk.  nango_body_remove() is for a body whose record did
- * not come to be.  0, or the rc with *err.
+ * nango_body_copy() makes one of what belongs to somebody else and may be
+ * anywhere.  Both wait for the disk.  nango_body_remove() is for a body whose
+ * record did not come to be.  0, or the rc with *err.
  */
 size_t nango_body_path_len(const nango_store_t *store);
 void nango_body_path(const nango_store_t *store, nango_str_t name, char *path);
 nango_rc_e nango_body_adopt(nango_store_t *store, int fd, const char *from,
+    unsigned char name[NANGO_BODY_NAME_LEN], nango_error_t *err);
+nango_rc_e nango_body_copy(nango_store_t *store, nango_str_t body,
     unsigned char name[NANGO_BODY_NAME_LEN], nango_error_t *err);
 void nango_body_remove(nango_store_t *store, nango_str_t name);
 

@@ -69,16 +69,22 @@ typedef struct {
 } nango_visit_t;
 
 
+static nango_rc_e nango_reader_start(nango_reader_t *reader,
+    nango_error_t *err);
 static int nango_reader_renew(MDB_env *env, MDB_txn **txn);
 static int nango_reader_read_last(nango_reader_t *reader);
 static int nango_reader_get(nango_reader_t *reader,
     const unsigned char key[NANGO_KEY_LEN], nango_connection_t *c,
     int *decoded);
+static int nango_owned_step(nango_owned_t *owned, nango_connection_t *c,
+    nango_error_t *err);
 static int nango_owned_meet(nango_owned_t *owned,
     unsigned char key[NANGO_KEY_LEN]);
 static int nango_owned_matches(const nango_owned_t *owned,
     const nango_connection_t *c);
 static int nango_reader_walk(nango_reader_t *reader, uint64_t sequence,
+    int (*row)(void *data, MDB_val change), void *data, nango_error_t *err);
+static int nango_reader_rows(nango_reader_t *reader, uint64_t sequence,
     int (*row)(void *data, MDB_val change), void *data, nango_error_t *err);
 static int nango_change_concerns(void *data, MDB_val change);
 static int nango_change_visit(void *data, MDB_val change);
@@ -396,29 +402,46 @@ nango_reader_next(nango_reader_t *reader)
 void
 nango_reader_drop(nango_reader_t *reader)
 {
-    if (reader->events != NULL) {
-        mdb_cursor_close(reader->events);
-        reader->events = NULL;
+    MDB_txn        *log, *state;
+    MDB_cursor     *events;
+    nango_guard_t   guard;
+
+    log = reader->log;
+    state = reader->state;
+    events = reader->events;
+
+    reader->log = NULL;
+    reader->state = NULL;
+    reader->events = NULL;
+
+    /* Their places are in the lock file, which may have been cut off. */
+
+    nango_guard_begin(&guard);
+
+    if (sigsetjmp(guard.jump, 0) == 0) {
+
+        if (events != NULL) {
+            mdb_cursor_close(events);
+        }
+
+        if (log != NULL) {
+            mdb_txn_abort(log);
+        }
+
+        if (state != NULL) {
+            mdb_txn_abort(state);
+        }
     }
 
-    if (reader->log != NULL) {
-        mdb_txn_abort(reader->log);
-        reader->log = NULL;
-    }
-
-    if (reader->state != NULL) {
-        mdb_txn_abort(reader->state);
-        reader->state = NULL;
-    }
+    nango_guard_end(&guard);
 }
 
 
 nango_rc_e
 nango_reader_begin(nango_reader_t *reader, nango_error_t *err)
 {
-    int             rc;
     nango_rc_e      code;
-    const char     *file;
+    nango_guard_t   guard;
     nango_store_t  *store;
 
     store = reader->store;
@@ -436,6 +459,33 @@ nango_reader_begin(nango_reader_t *reader, nango_error_t *err)
                                store->path);
     }
 
+    nango_guard_begin(&guard);
+
+    if (sigsetjmp(guard.jump, 0) == 0) {
+        code = nango_reader_start(reader, err);
+
+    } else {
+        code = nango_store_fault(store, &guard, -1, err);
+    }
+
+    nango_guard_end(&guard);
+
+    if (code != NANGO_OK) {
+        nango_reader_end(reader);
+    }
+
+    return code;
+}
+
+
+static nango_rc_e
+nango_reader_start(nango_reader_t *reader, nango_error_t *err)
+{
+    int             rc;
+    const char     *file;
+    nango_store_t  *store;
+
+    store = reader->store;
     file = "log";
 
     rc = nango_reader_renew(store->log, &reader->log);
@@ -454,29 +504,32 @@ nango_reader_begin(nango_reader_t *reader, nango_error_t *err)
                             &reader->applied);
     }
 
-    if (rc == 0) {
-        return NANGO_OK;
-    }
-
-    code = nango_store_error(store, err, rc, "mdb_txn_renew()", file);
-
-    nango_reader_end(reader);
-
-    return code;
+    return nango_store_error(store, err, rc, "mdb_txn_renew()", file);
 }
 
 
 void
 nango_reader_end(nango_reader_t *reader)
 {
-    if (reader->log != NULL) {
-        mdb_txn_reset(reader->log);
+    nango_guard_t  guard;
+
+    nango_guard_begin(&guard);
+
+    if (sigsetjmp(guard.jump, 0) == 0) {
+
+        if (reader->log != NULL) {
+            mdb_txn_reset(reader->log);
+        }
+
+        if (reader->state != NULL) {
+            mdb_txn_reset(reader->state);
+        }
+
+    } else {
+        (void) nango_store_fault(reader->store, &guard, -1, NULL);
     }
 
-    if (reader->state != NULL) {
-        mdb_txn_reset(reader->state);
-    }
-
+    nango_guard_end(&guard);
     nango_store_leave(reader->store);
 }
 
@@ -579,9 +632,21 @@ nango_reader_connection(nango_reader_t *reader,
     const unsigned char key[NANGO_KEY_LEN], nango_connection_t *c,
     nango_error_t *err)
 {
-    int  rc, decoded;
+    int             rc, decoded;
+    nango_guard_t   guard;
 
-    rc = nango_reader_get(reader, key, c, &decoded);
+    nango_guard_begin(&guard);
+
+    if (sigsetjmp(guard.jump, 0) == 0) {
+        rc = nango_reader_get(reader, key, c, &decoded);
+
+    } else {
+        (void) nango_store_fault(reader->store, &guard, -1, err);
+        nango_guard_end(&guard);
+        return -1;
+    }
+
+    nango_guard_end(&guard);
 
     if (rc == MDB_NOTFOUND) {
         return 0;
@@ -697,6 +762,30 @@ nango_owned_close(nango_owned_t *owned)
 
 int
 nango_owned_next(nango_owned_t *owned, nango_connection_t *c,
+    nango_error_t *err)
+{
+    int            rc;
+    nango_guard_t  guard;
+
+    nango_guard_begin(&guard);
+
+    if (sigsetjmp(guard.jump, 0) == 0) {
+        rc = nango_owned_step(owned, c, err);
+
+    } else {
+        (void) nango_store_fault(owned->reader->store, &guard, -1, err);
+        owned->end = 1;
+        rc = -1;
+    }
+
+    nango_guard_end(&guard);
+
+    return rc;
+}
+
+
+static int
+nango_owned_step(nango_owned_t *owned, nango_connection_t *c,
     nango_error_t *err)
 {
     int            rc, decoded, found;
@@ -877,6 +966,29 @@ static int
 nango_reader_walk(nango_reader_t *reader, uint64_t sequence,
     int (*row)(void *data, MDB_val change), void *data, nango_error_t *err)
 {
+    int            rc;
+    nango_guard_t  guard;
+
+    nango_guard_begin(&guard);
+
+    if (sigsetjmp(guard.jump, 0) == 0) {
+        rc = nango_reader_rows(reader, sequence, row, data, err);
+
+    } else {
+        (void) nango_store_fault(reader->store, &guard, -1, err);
+        rc = -1;
+    }
+
+    nango_guard_end(&guard);
+
+    return rc;
+}
+
+
+static int
+nango_reader_rows(nango_reader_t *reader, uint64_t sequence,
+    int (*row)(void *data, MDB_val change), void *data, nango_error_t *err)
+{
     int             rc;
     size_t          n;
     MDB_val         key, val;
@@ -995,12 +1107,25 @@ nango_rc_e
 nango_reader_counts(nango_reader_t *reader, nango_counts_t *counts,
     nango_error_t *err)
 {
-    int       rc;
-    uint64_t  n[NANGO_COUNT_N];
+    int             rc;
+    uint64_t        n[NANGO_COUNT_N];
+    nango_rc_e      code;
+    nango_guard_t   guard;
 
     memset(counts, 0, sizeof(nango_counts_t));
 
-    rc = nango_counts_get(reader->state, reader->store->state_meta, n);
+    nango_guard_begin(&guard);
+
+    if (sigsetjmp(guard.jump, 0) == 0) {
+        rc = nango_counts_get(reader->state, reader->store->state_meta, n);
+
+    } else {
+        code = nango_store_fault(reader->store, &guard, -1, err);
+        nango_guard_end(&guard);
+        return code;
+    }
+
+    nango_guard_end(&guard);
 
     if (rc != 0) {
         return nango_store_error(reader->store, err, rc, "mdb_get()", "state");

@@ -13,9 +13,21 @@
  *
  * Recovering is closing and opening again, whatever the trouble was: rare
  * enough that one way, the one that every start takes, is better than two.
+ *
+ * A sync that failed may have left pages that are clean in memory and old on
+ * the disk, and nobody is told twice.  LMDB never relies on such pages, but for
+ * the two that it begins with: if one of them is newer on the disk than what
+ * is read here, the pages that it refers to must not be used again.  So opening
+ * writes both again as they are, and nothing else is written before that is
+ * known to be on the disk.
  */
 
 
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE             /* dup3() */
+#endif
+
+#include "nango_check.h"
 #include "nango_tables.h"
 
 #include <errno.h>
@@ -25,7 +37,11 @@
 #include <stdlib.h>
 #include <sys/file.h>
 #include <sys/random.h>
+#include <signal.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 
@@ -34,6 +50,13 @@
 
 /* How far ahead a file is filled with zeros. */
 #define NANGO_STORE_ROOM    (4 * 1024 * 1024)
+
+/* Less than that is a full disk. */
+#define NANGO_STORE_LEFT    (1024 * 1024)
+
+/* In ms: between attempts to open, and how long faults are remembered. */
+#define NANGO_STORE_RETRY   1000
+#define NANGO_STORE_PATIENCE  (60 * 1000)
 
 
 /* What is in a state, seen from the log's transaction. */
@@ -52,8 +75,22 @@ static nango_rc_e nango_store_directories(nango_store_t *store,
     nango_error_t *err);
 static nango_rc_e nango_store_attach(nango_store_t *store, nango_error_t *err);
 static void nango_store_detach(nango_store_t *store);
+static void nango_store_end(MDB_env **env);
+static uint64_t nango_store_old_last(nango_store_t *store);
+static nango_rc_e nango_store_again(nango_store_t *store, nango_error_t *err);
+static int nango_store_wrecked(nango_store_t *store);
 static nango_rc_e nango_store_environment(nango_store_t *store, MDB_env **env,
     const char *file, nango_error_t *err);
+static nango_rc_e nango_store_load(nango_store_t *store, MDB_env **env,
+    const char *path, const char *file, nango_error_t *err);
+static nango_rc_e nango_store_check(nango_store_t *store, int rc,
+    const char *text, const char *file, nango_error_t *err);
+static nango_rc_e nango_store_identify(nango_store_t *store, int state,
+    nango_error_t *err);
+static int nango_store_settle(MDB_env *env);
+static int nango_store_stat(const nango_store_t *store, const char *file,
+    struct stat *sb);
+static uint64_t nango_store_ms(void);
 static nango_rc_e nango_store_prepare(nango_store_t *store,
     nango_error_t *err);
 static nango_rc_e nango_store_prepare_log(nango_store_t *store, MDB_txn *txn,
@@ -130,10 +167,6 @@ nango_store_open(nango_store_t **storep, const nango_store_options_t *options,
     (void) pthread_mutex_init(&store->mutex, NULL);
 
     rc = nango_store_register(store, err);
-
-    if (rc == NANGO_OK) {
-        rc = nango_store_directories(store, err);
-    }
 
     if (rc == NANGO_OK) {
         rc = nango_store_attach(store, err);
@@ -242,7 +275,7 @@ nango_store_unregister(nango_store_t *store)
 static nango_rc_e
 nango_store_directories(nango_store_t *store, nango_error_t *err)
 {
-    int                 i, fd, rc;
+    int                 i, fd, rc, bodies;
     const char         *func, *name;
 
     static const char  *names[] = { "log", "state", "bodies", "temp" };
@@ -266,12 +299,29 @@ nango_store_directories(nango_store_t *store, nango_error_t *err)
         }
     }
 
-    store->bodies = openat(fd, "bodies", O_RDONLY|O_DIRECTORY|O_CLOEXEC);
+    bodies = openat(fd, "bodies", O_RDONLY|O_DIRECTORY|O_CLOEXEC);
 
-    if (store->bodies == -1) {
+    if (bodies == -1) {
         rc = errno;
         name = "bodies";
         goto done;
+    }
+
+    /* Other threads use the number without being inside. */
+
+    if (store->bodies == -1) {
+        store->bodies = bodies;
+
+    } else {
+        rc = (dup3(bodies, store->bodies, O_CLOEXEC) == -1) ? errno : 0;
+
+        (void) close(bodies);
+
+        if (rc != 0) {
+            func = "dup3()";
+            name = "bodies";
+            goto done;
+        }
     }
 
     /* The directories themselves have to outlive a power failure. */
@@ -294,7 +344,11 @@ nango_store_attach(nango_store_t *store, nango_error_t *err)
 
     atomic_store(&store->trouble, NANGO_OK);
 
-    rc = nango_store_environment(store, &store->log, "log", err);
+    rc = nango_store_directories(store, err);
+
+    if (rc == NANGO_OK) {
+        rc = nango_store_environment(store, &store->log, "log", err);
+    }
 
     if (rc == NANGO_OK) {
         rc = nango_store_environment(store, &store->state, "state", err);
@@ -304,12 +358,23 @@ nango_store_attach(nango_store_t *store, nango_error_t *err)
         rc = nango_store_prepare(store, err);
     }
 
+    if (rc == NANGO_OK) {
+        rc = nango_store_identify(store, 0, err);
+    }
+
+    if (rc == NANGO_OK) {
+        rc = nango_store_identify(store, 1, err);
+    }
+
     if (rc != NANGO_OK) {
         nango_store_detach(store);
         atomic_store(&store->trouble, NANGO_EBROKEN);
+        return rc;
     }
 
-    return rc;
+    store->generation++;
+
+    return NANGO_OK;
 }
 
 
@@ -318,7 +383,14 @@ nango_store_attach(nango_store_t *store, nango_error_t *err)
 static void
 nango_store_detach(nango_store_t *store)
 {
+    uint64_t         last;
     nango_reader_t  *reader;
+
+    last = nango_store_old_last(store);
+
+    if (last > store->floor) {
+        store->floor = last;
+    }
 
     (void) pthread_mutex_lock(&store->mutex);
 
@@ -326,17 +398,74 @@ nango_store_detach(nango_store_t *store)
         nango_reader_drop(reader);
     }
 
-    if (store->state != NULL) {
-        mdb_env_close(store->state);
-        store->state = NULL;
-    }
-
-    if (store->log != NULL) {
-        mdb_env_close(store->log);
-        store->log = NULL;
-    }
+    nango_store_end(&store->state);
+    nango_store_end(&store->log);
 
     (void) pthread_mutex_unlock(&store->mutex);
+}
+
+
+/* A lock file that was cut off cannot even be left. */
+
+static void
+nango_store_end(MDB_env **envp)
+{
+    MDB_env        *env;
+    nango_guard_t   guard;
+
+    env = *envp;
+    *envp = NULL;
+
+    nango_guard_begin(&guard);
+
+    if (sigsetjmp(guard.jump, 0) == 0) {
+        mdb_env_close(env);
+    }
+
+    nango_guard_end(&guard);
+}
+
+
+/*
+ * A log that was removed is still there for us.  The sequences that it has
+ * given out are not given out again by the one that comes in its place.
+ */
+
+static uint64_t
+nango_store_old_last(nango_store_t *store)
+{
+    int                 rc;
+    MDB_txn            *txn;
+    nango_guard_t       guard;
+    volatile uint64_t   last;
+
+    if (store->log == NULL || store->generation == 0) {
+        return 0;
+    }
+
+    last = 0;
+
+    nango_guard_begin(&guard);
+
+    if (sigsetjmp(guard.jump, 0) == 0) {
+        rc = mdb_txn_begin(store->log, NULL, MDB_RDONLY, &txn);
+
+        if (rc == 0) {
+            rc = nango_log_last(txn, store, (uint64_t *) &last);
+            mdb_txn_abort(txn);
+        }
+
+        if (rc != 0) {
+            last = 0;
+        }
+
+    } else {
+        last = 0;
+    }
+
+    nango_guard_end(&guard);
+
+    return last;
 }
 
 
@@ -344,28 +473,69 @@ static nango_rc_e
 nango_store_environment(nango_store_t *store, MDB_env **envp,
     const char *file, nango_error_t *err)
 {
-    int           rc, fd, dir;
-    char         *path;
-    size_t        size;
-    MDB_env      *env;
-    MDB_envinfo   info;
+    int             rc;
+    char           *path, text[NANGO_CHECK_TEXT];
+    size_t          size;
+    nango_rc_e      code;
+    nango_guard_t   guard;
 
-    size = store->path_len + sizeof("/") + strlen(file);
+    rc = nango_guard_init();
+    if (rc != 0) {
+        return nango_store_error(store, err, rc, "sigaction()", file);
+    }
+
+    size = store->path_len + sizeof("//data.mdb") + strlen(file);
 
     path = malloc(size);
     if (path == NULL) {
         return nango_store_error(store, err, ENOMEM, "malloc()", file);
     }
 
+    (void) snprintf(path, size, "%s/%s/data.mdb", store->path, file);
+
+    rc = nango_check_head(path, text);
+
+    if (rc != 0) {
+        free(path);
+        return nango_store_check(store, rc, text, file, err);
+    }
+
     (void) snprintf(path, size, "%s/%s", store->path, file);
+
+    nango_guard_begin(&guard);
+
+    if (sigsetjmp(guard.jump, 0) == 0) {
+        code = nango_store_load(store, envp, path, file, err);
+
+    } else {
+        code = nango_store_fault(store, &guard, -1, err);
+    }
+
+    nango_guard_end(&guard);
+
+    free(path);
+
+    return code;
+}
+
+
+static nango_rc_e
+nango_store_load(nango_store_t *store, MDB_env **envp, const char *path,
+    const char *file, nango_error_t *err)
+{
+    int           rc, fd, dir;
+    char          text[NANGO_CHECK_TEXT];
+    MDB_env      *env;
+    MDB_envinfo   info;
 
     rc = mdb_env_create(&env);
     if (rc != 0) {
-        free(path);
         return nango_store_error(store, err, rc, "mdb_env_create()", file);
     }
 
     *envp = env;
+
+    nango_guard_environment(env);
 
     (void) mdb_env_set_maxreaders(env, NANGO_STORE_MAXREADERS);
     (void) mdb_env_set_maxdbs(env, NANGO_STORE_MAXDBS);
@@ -373,7 +543,6 @@ nango_store_environment(nango_store_t *store, MDB_env **envp,
     rc = mdb_env_open(env, path, MDB_NOTLS, 0600);
 
     if (rc != 0) {
-        free(path);
 
         /* nango_store_detach() closes the environment, as LMDB asks. */
 
@@ -394,8 +563,6 @@ nango_store_environment(nango_store_t *store, MDB_env **envp,
     if (dir != -1) {
         (void) close(dir);
     }
-
-    free(path);
 
     if (rc != 0) {
         return nango_store_error(store, err, rc, "fsync()", file);
@@ -422,7 +589,235 @@ nango_store_environment(nango_store_t *store, MDB_env **envp,
         return nango_store_error(store, err, rc, "mdb_reader_check()", file);
     }
 
+    /* The log's old events are many, and hardly anybody reads them again. */
+
+    rc = nango_check_pages(env, envp == &store->log ? "events" : NULL, text);
+
+    return nango_store_check(store, rc, text, file, err);
+}
+
+
+static nango_rc_e
+nango_store_check(nango_store_t *store, int rc, const char *text,
+    const char *file, nango_error_t *err)
+{
+    if (rc == 0 || text[0] == '\0') {
+        return nango_store_error(store, err, rc, "reading", file);
+    }
+
+    return nango_error_set(err, NANGO_EDAMAGED,
+                           "\"%s/%s/data.mdb\" is damaged: %s",
+                           store->path, file, text);
+}
+
+
+static nango_rc_e
+nango_store_identify(nango_store_t *store, int state, nango_error_t *err)
+{
+    int                  i, fd, rc;
+    struct stat          sb[2], opened;
+    const char          *file;
+
+    file = state ? "state" : "log";
+
+    rc = nango_store_stat(store, state ? "state/data.mdb" : "log/data.mdb",
+                          &sb[0]);
+
+    if (rc == 0) {
+        rc = nango_store_stat(store, state ? "state/lock.mdb" : "log/lock.mdb",
+                              &sb[1]);
+    }
+
+    if (rc == 0) {
+        rc = mdb_env_get_fd(state ? store->state : store->log, &fd);
+    }
+
+    if (rc == 0 && fstat(fd, &opened) == -1) {
+        rc = errno;
+    }
+
+    if (rc == 0
+        && (opened.st_dev != sb[0].st_dev || opened.st_ino != sb[0].st_ino))
+    {
+        rc = ESTALE;
+    }
+
+    if (rc != 0) {
+        return nango_store_error(store, err, rc, "stat()", file);
+    }
+
+    for (i = 0; i < 2; i++) {
+        store->files[state][i].dev = sb[i].st_dev;
+        store->files[state][i].ino = sb[i].st_ino;
+    }
+
     return NANGO_OK;
+}
+
+
+nango_rc_e
+nango_store_present(nango_store_t *store, int state, nango_error_t *err)
+{
+    int                  i, rc;
+    MDB_env             *env;
+    MDB_stat             stat;
+    struct stat          sb;
+    MDB_envinfo          info;
+    const char          *what;
+    nango_store_file_t  *file;
+
+    static const char   *names[2][2] = {
+        { "log/data.mdb", "log/lock.mdb" },
+        { "state/data.mdb", "state/lock.mdb" }
+    };
+
+    what = NULL;
+    env = state ? store->state : store->log;
+
+    for (i = 0; i < 2; i++) {
+        file = &store->files[state][i];
+
+        rc = nango_store_stat(store, names[state][i], &sb);
+
+        if (rc == ENOENT || rc == ENOTDIR) {
+            what = "has been removed";
+            break;
+        }
+
+        /* Whatever else keeps us from looking says nothing of the file. */
+
+        if (rc != 0) {
+            continue;
+        }
+
+        if (sb.st_dev != file->dev || sb.st_ino != file->ino) {
+            what = "has been replaced by another file";
+            break;
+        }
+
+        if (i == 0 && mdb_env_info(env, &info) == 0
+            && mdb_env_stat(env, &stat) == 0
+            && (uint64_t) sb.st_size
+               < ((uint64_t) info.me_last_pgno + 1) * stat.ms_psize)
+        {
+            what = "has been cut short";
+            break;
+        }
+    }
+
+    if (what == NULL) {
+        return NANGO_OK;
+    }
+
+    atomic_store(&store->trouble, NANGO_EBROKEN);
+
+    return nango_error_set(err, NANGO_EBROKEN, "\"%s/%s\" %s", store->path,
+                           names[state][i], what);
+}
+
+
+nango_rc_e
+nango_store_look_after(nango_store_t *store, nango_error_t *err)
+{
+    struct stat     sb, opened;
+    nango_rc_e      rc;
+    nango_guard_t   guard;
+
+    rc = nango_store_inside(store, err);
+    if (rc != NANGO_OK) {
+        return rc;
+    }
+
+    nango_guard_begin(&guard);
+
+    if (sigsetjmp(guard.jump, 0) == 0) {
+        rc = nango_store_present(store, 0, err);
+
+        if (rc == NANGO_OK) {
+            rc = nango_store_present(store, 1, err);
+        }
+
+    } else {
+        rc = nango_store_fault(store, &guard, -1, err);
+    }
+
+    nango_guard_end(&guard);
+
+    if (rc == NANGO_OK
+        && ((nango_store_stat(store, "bodies", &sb) == ENOENT
+             || (fstat(store->bodies, &opened) == 0
+                 && (opened.st_ino != sb.st_ino
+                     || opened.st_dev != sb.st_dev)))
+            || nango_store_stat(store, "temp", &sb) == ENOENT))
+    {
+        atomic_store(&store->trouble, NANGO_EBROKEN);
+
+        rc = nango_error_set(err, NANGO_EBROKEN,
+                             "\"%s/bodies\" or \"%s/temp\" has been removed "
+                             "or replaced", store->path, store->path);
+    }
+
+    nango_store_leave(store);
+
+    return rc;
+}
+
+
+/* 0 or errno. */
+
+static int
+nango_store_stat(const nango_store_t *store, const char *file, struct stat *sb)
+{
+    char  path[4096];
+
+    memset(sb, 0, sizeof(struct stat));
+
+    if ((size_t) snprintf(path, sizeof(path), "%s/%s", store->path, file)
+        >= sizeof(path))
+    {
+        return ENAMETOOLONG;
+    }
+
+    return (stat(path, sb) == -1) ? errno : 0;
+}
+
+
+/* In a write transaction, so that nobody else commits. */
+
+static int
+nango_store_settle(MDB_env *env)
+{
+    int             fd, rc;
+    char           *buf;
+    size_t          len;
+    MDB_stat        stat;
+
+    rc = mdb_env_get_fd(env, &fd);
+
+    if (rc == 0) {
+        rc = mdb_env_stat(env, &stat);
+    }
+
+    if (rc != 0) {
+        return rc;
+    }
+
+    len = 2 * (size_t) stat.ms_psize;
+
+    buf = malloc(len);
+    if (buf == NULL) {
+        return ENOMEM;
+    }
+
+    errno = EIO;
+
+    rc = (pread(fd, buf, len, 0) == (ssize_t) len
+          && pwrite(fd, buf, len, 0) == (ssize_t) len
+          && fdatasync(fd) == 0) ? 0 : errno;
+
+    free(buf);
+
+    return rc;
 }
 
 
@@ -445,7 +840,10 @@ nango_store_prepare(nango_store_t *store, nango_error_t *err)
         return nango_store_error(store, err, rc, "mdb_txn_begin()", "log");
     }
 
-    code = nango_store_prepare_log(store, txn, &look, err);
+    rc = nango_store_settle(store->log);
+
+    code = (rc == 0) ? nango_store_prepare_log(store, txn, &look, err)
+                     : nango_store_error(store, err, rc, "fdatasync()", "log");
 
     if (code != NANGO_OK) {
         mdb_txn_abort(txn);
@@ -454,7 +852,7 @@ nango_store_prepare(nango_store_t *store, nango_error_t *err)
 
     code = nango_store_commit(store, txn, err, "log");
 
-    if (code != NANGO_OK || look.complete) {
+    if (code != NANGO_OK) {
         return code;
     }
 
@@ -463,9 +861,15 @@ nango_store_prepare(nango_store_t *store, nango_error_t *err)
         return nango_store_error(store, err, rc, "mdb_txn_begin()", "state");
     }
 
-    code = nango_store_prepare_state(store, txn, err);
+    rc = nango_store_settle(store->state);
 
-    if (code != NANGO_OK) {
+    code = nango_store_error(store, err, rc, "fdatasync()", "state");
+
+    if (code == NANGO_OK && !look.complete) {
+        code = nango_store_prepare_state(store, txn, err);
+    }
+
+    if (code != NANGO_OK || look.complete) {
         mdb_txn_abort(txn);
         return code;
     }
@@ -479,7 +883,7 @@ nango_store_prepare_log(nango_store_t *store, MDB_txn *txn,
     nango_store_look_t *look, nango_error_t *err)
 {
     int            rc;
-    uint64_t       last;
+    uint64_t       last, given;
     nango_rc_e     code;
     unsigned char  id[NANGO_STORE_ID_LEN], floor[8];
 
@@ -538,8 +942,10 @@ nango_store_prepare_log(nango_store_t *store, MDB_txn *txn,
 
     rc = nango_log_last(txn, store, &last);
 
-    if (rc == 0 && look->applied > last) {
-        nango_put_le(floor, look->applied, 8);
+    given = (look->applied > store->floor) ? look->applied : store->floor;
+
+    if (rc == 0 && given > last) {
+        nango_put_le(floor, given, 8);
         rc = nango_meta_put(txn, store->log_meta, "floor", floor, 8);
     }
 
@@ -813,13 +1219,153 @@ nango_store_recover(nango_store_t *store, nango_error_t *err)
     /* Somebody else may have been quicker. */
 
     if (nango_store_needs_recovery(store)) {
-        nango_store_detach(store);
-        rc = nango_store_attach(store, err);
+        rc = nango_store_again(store, err);
     }
 
     (void) pthread_rwlock_unlock(&store->lock);
 
     return rc;
+}
+
+
+/* Opening reads a lot: what fails again and again must not do so all day. */
+
+static nango_rc_e
+nango_store_again(nango_store_t *store, nango_error_t *err)
+{
+    uint64_t        now, retry_at;
+    nango_rc_e      rc;
+    nango_error_t   refused;
+
+    if (nango_store_wrecked(store)) {
+        return nango_error_set(err, NANGO_EBROKEN,
+                               "\"%s\" waits for a thread to end",
+                               store->path);
+    }
+
+    now = nango_store_ms();
+
+    (void) pthread_mutex_lock(&store->mutex);
+    retry_at = store->retry_at;
+    refused = store->refused;
+    (void) pthread_mutex_unlock(&store->mutex);
+
+    if (now < retry_at) {
+
+        if (err != NULL) {
+            *err = refused;
+        }
+
+        return refused.code;
+    }
+
+    nango_store_detach(store);
+
+    rc = nango_store_attach(store, &refused);
+
+    if (rc == NANGO_OK) {
+        return NANGO_OK;
+    }
+
+    retry_at = nango_store_ms();
+    now = (retry_at - now) * 10;
+    retry_at += (now > NANGO_STORE_RETRY) ? now : NANGO_STORE_RETRY;
+
+    (void) pthread_mutex_lock(&store->mutex);
+    store->retry_at = retry_at;
+    store->refused = refused;
+    (void) pthread_mutex_unlock(&store->mutex);
+
+    if (err != NULL) {
+        *err = refused;
+    }
+
+    return rc;
+}
+
+
+static int
+nango_store_wrecked(nango_store_t *store)
+{
+    int  i, tid;
+
+    for (i = 0; i < 2; i++) {
+        tid = atomic_load(&store->wrecked[i]);
+
+        if (tid == 0) {
+            continue;
+        }
+
+        if (syscall(SYS_tgkill, getpid(), tid, 0) == 0 || errno != ESRCH) {
+            return 1;
+        }
+
+        atomic_store(&store->wrecked[i], 0);
+    }
+
+    return 0;
+}
+
+
+nango_rc_e
+nango_store_fault(nango_store_t *store, const nango_guard_t *guard,
+    int writing, nango_error_t *err)
+{
+    uint64_t    now;
+    nango_rc_e  code;
+
+    code = (writing == -1) ? NANGO_EBROKEN : NANGO_EWRECKED;
+
+    if (writing != -1) {
+        atomic_store(&store->wrecked[writing], (int) syscall(SYS_gettid));
+    }
+
+    now = nango_store_ms();
+
+    (void) nango_error_set(err, code, "\"%s\" cannot be gone on with: %s",
+                           store->path, guard->what);
+
+    /* What opening does not find would come again at once. */
+
+    (void) pthread_mutex_lock(&store->mutex);
+
+    if (store->faulted_at == 0
+        || now - store->faulted_at > NANGO_STORE_PATIENCE + store->patience)
+    {
+        store->patience = 0;
+
+    } else {
+        store->patience = store->patience ? store->patience * 2
+                                          : NANGO_STORE_RETRY;
+
+        if (store->patience > NANGO_STORE_PATIENCE) {
+            store->patience = NANGO_STORE_PATIENCE;
+        }
+    }
+
+    store->faulted_at = now;
+    store->retry_at = now + store->patience;
+
+    (void) nango_error_set(&store->refused, NANGO_EBROKEN,
+                           "\"%s\" is closed for a while: %s", store->path,
+                           guard->what);
+
+    (void) pthread_mutex_unlock(&store->mutex);
+
+    atomic_store(&store->trouble, NANGO_EBROKEN);
+
+    return code;
+}
+
+
+static uint64_t
+nango_store_ms(void)
+{
+    struct timespec  ts;
+
+    (void) clock_gettime(CLOCK_MONOTONIC, &ts);
+
+    return (uint64_t) ts.tv_sec * 1000 + (uint64_t) ts.tv_nsec / 1000000;
 }
 
 
@@ -861,21 +1407,29 @@ nango_store_state_txnid(nango_store_t *store)
 static uint64_t
 nango_store_txnid(nango_store_t *store, int state)
 {
-    MDB_env      *env;
-    uint64_t      txnid;
-    MDB_envinfo   info;
+    MDB_env        *env;
+    uint64_t        txnid;
+    MDB_envinfo     info;
+    nango_guard_t   guard;
 
     if (!nango_store_try_enter(store)) {
         return 0;
     }
 
-    txnid = 0;
     env = state ? store->state : store->log;
 
-    if (env != NULL && mdb_env_info(env, &info) == 0) {
-        txnid = info.me_last_txnid;
+    nango_guard_begin(&guard);
+
+    if (sigsetjmp(guard.jump, 0) == 0) {
+        txnid = (env != NULL && mdb_env_info(env, &info) == 0)
+                ? info.me_last_txnid : 0;
+
+    } else {
+        (void) nango_store_fault(store, &guard, -1, NULL);
+        txnid = 0;
     }
 
+    nango_guard_end(&guard);
     nango_store_leave(store);
 
     return txnid;
@@ -944,28 +1498,41 @@ nango_store_resign(nango_store_t *store)
 int
 nango_store_check_readers(nango_store_t *store)
 {
-    int  rc, log, state;
+    int             rc, log, state;
+    nango_guard_t   guard;
 
     if (nango_store_inside(store, NULL) != NANGO_OK) {
         return -1;
     }
 
-    log = 0;
-    state = 0;
+    nango_guard_begin(&guard);
 
-    rc = mdb_reader_check(store->log, &log);
+    if (sigsetjmp(guard.jump, 0) == 0) {
+        log = 0;
+        state = 0;
 
-    if (rc == 0) {
-        rc = mdb_reader_check(store->state, &state);
+        rc = mdb_reader_check(store->log, &log);
+
+        if (rc == 0) {
+            rc = mdb_reader_check(store->state, &state);
+        }
+
+        if (rc != 0) {
+            (void) nango_store_error(store, NULL, rc, "mdb_reader_check()",
+                                     NULL);
+        }
+
+        rc = (rc == 0) ? log + state : -1;
+
+    } else {
+        (void) nango_store_fault(store, &guard, -1, NULL);
+        rc = -1;
     }
 
-    if (rc != 0) {
-        (void) nango_store_error(store, NULL, rc, "mdb_reader_check()", NULL);
-    }
-
+    nango_guard_end(&guard);
     nango_store_leave(store);
 
-    return (rc == 0) ? log + state : -1;
+    return rc;
 }
 
 
@@ -1046,16 +1613,25 @@ nango_rc_e
 nango_store_commit(nango_store_t *store, MDB_txn *txn, nango_error_t *err,
     const char *file)
 {
-    int          rc;
-    MDB_env     *env;
-    MDB_txn     *probe;
-    nango_rc_e   code;
+    int              rc, fd;
+    MDB_env         *env;
+    MDB_txn         *probe;
+    nango_rc_e       code;
+    struct statvfs   sv;
 
     env = mdb_txn_env(txn);
 
     rc = mdb_txn_commit(txn);
     if (rc == 0) {
         return NANGO_OK;
+    }
+
+    /* That less was written than it had is EIO to LMDB. */
+
+    if (rc == EIO && mdb_env_get_fd(env, &fd) == 0 && fstatvfs(fd, &sv) == 0
+        && (uint64_t) sv.f_bavail * sv.f_frsize < NANGO_STORE_LEFT)
+    {
+        rc = ENOSPC;
     }
 
     code = nango_store_error(store, err, rc, "mdb_txn_commit()", file);

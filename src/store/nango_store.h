@@ -55,6 +55,7 @@ typedef enum {
     NANGO_EVERSION,         /* written by a newer schema */
     NANGO_EDAMAGED,         /* LMDB finds its pages damaged */
     NANGO_EBROKEN,          /* LMDB wants this environment reopened */
+    NANGO_EWRECKED,         /* the same, once the calling thread has ended */
     NANGO_ERESIZED,         /* another process made the map larger */
     NANGO_EBUSY,            /* try_enter: being recovered; try again later */
     NANGO_EINVAL
@@ -105,11 +106,23 @@ void nango_store_leave(nango_store_t *store);
  * Read transactions that readers keep (nango_state.h) are ended here and begun
  * again by them.  Does nothing if there is nothing to recover from.  If it
  * fails, the store stays closed inside (everything answers NANGO_EBROKEN) and
- * this may be called again.  Waits: never on an event loop, and not between
- * enter and leave.
+ * this may be called again: for a second, or for ten times as long as it took,
+ * it then says the same without trying.  Waits: never on an event loop, and
+ * not between enter and leave.
+ *
+ * After NANGO_EWRECKED, which only nango_log_commit() and nango_fold() return,
+ * the calling thread holds a lock that the kernel takes from it when it ends,
+ * and not before: it must end, and another one recover.  Until then this fails.
  */
 nango_rc_e nango_store_recover(nango_store_t *store, nango_error_t *err);
 int nango_store_needs_recovery(nango_store_t *store);
+
+/*
+ * Whether the files that are open are those below the path, and whole:
+ * somebody may have removed, replaced or cut them.  NANGO_EBROKEN if not, and
+ * then the store needs recovery.  Looks at some inodes: now and then.
+ */
+nango_rc_e nango_store_look_after(nango_store_t *store, nango_error_t *err);
 
 /* Bytes that belong to the store, valid until it is closed. */
 const unsigned char *nango_store_id(const nango_store_t *store);

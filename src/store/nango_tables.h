@@ -10,6 +10,7 @@
 #define _NANGO_TABLES_H_INCLUDED_
 
 
+#include "nango_guard.h"
 #include "nango_record.h"
 #include "nango_state.h"
 #include "nango_store.h"
@@ -26,6 +27,12 @@
 
 /* Where a change's owner keys begin: after its time and the connection. */
 #define NANGO_CHANGE_OWNERS    (8 + NANGO_KEY_LEN)
+
+
+typedef struct {
+    dev_t                  dev;
+    ino_t                  ino;
+} nango_store_file_t;
 
 
 struct nango_store_s {
@@ -48,6 +55,18 @@ struct nango_store_s {
     MDB_dbi                state_meta;
 
     atomic_int             trouble;     /* a nango_rc_e to recover from */
+    atomic_int             wrecked[2];  /* threads that have to end first */
+
+    /* Under the lock: what is open, log and state, data and lock file. */
+    nango_store_file_t     files[2][2];
+    uint64_t               generation;  /* of what is open */
+    uint64_t               floor;       /* what a log that was open had */
+
+    /* Under the mutex: not before that time, in ms, and why. */
+    uint64_t               retry_at;
+    uint64_t               faulted_at;
+    uint64_t               patience;
+    nango_error_t          refused;
 
     unsigned char          id[NANGO_STORE_ID_LEN];
     int                    identified;
@@ -88,15 +107,29 @@ int nango_sync_directory(int fd);
 nango_rc_e nango_store_inside(nango_store_t *store, nango_error_t *err);
 
 /*
- * Ends a write transaction in any case.  A commit that failed for good, so
- * that LMDB takes no more of them, is NANGO_EBROKEN.
+ * What a guard caught.  writing: inside a transaction that writes to the log
+ * (0) or to the state (1), which leaves it to the end of the thread; or -1.
  */
+nango_rc_e nango_store_fault(nango_store_t *store, const nango_guard_t *guard,
+    int writing, nango_error_t *err);
+
+/*
+ * Inside of the store: whether the log's (0) or the state's (1) files are
+ * still those that are open.
+ */
+nango_rc_e nango_store_present(nango_store_t *store, int state,
+    nango_error_t *err);
+
 /*
  * Inside a write transaction of env: has room beyond the file's used pages, so
  * that commits overwrite blocks instead of appending them.
  */
 void nango_store_room(MDB_env *env);
 
+/*
+ * Ends a write transaction in any case.  A commit that failed for good, so
+ * that LMDB takes no more of them, is NANGO_EBROKEN.
+ */
 nango_rc_e nango_store_commit(nango_store_t *store, MDB_txn *txn,
     nango_error_t *err, const char *file);
 

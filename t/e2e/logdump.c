@@ -5,7 +5,9 @@
  * connections of its state, and last a line with the meta tables.  It shares
  * no code with the module; the layouts are those of docs/internals.md.
  *
- *     logdump STORE [meta]
+ *     logdump STORE [meta | bodies]
+ *
+ * "bodies" adds those that the records hold, as hex.
  */
 
 #include <lmdb.h>
@@ -18,6 +20,7 @@
 typedef void (*dump_pt)(const MDB_val *key, const MDB_val *value);
 
 
+static int                   bodies;
 static const unsigned char  *bytes, *end;
 
 
@@ -150,6 +153,9 @@ event(const MDB_val *key, const MDB_val *value)
 
     } else if ((uint64_t) (end - bytes) != le(p + 64, 8)) {
         fail("a body is not as long as its record says");
+
+    } else if (bodies) {
+        hex("body", bytes, end - bytes);
     }
 
     (void) printf("}\n");
@@ -329,18 +335,20 @@ main(int argc, char **argv)
     };
 
     if (argc != 2 && argc != 3) {
-        (void) fprintf(stderr, "usage: logdump STORE [meta]\n");
+        (void) fprintf(stderr, "usage: logdump STORE [meta | bodies]\n");
         return 2;
     }
+
+    bodies = (argc == 3 && strcmp(argv[2], "bodies") == 0);
 
     /* The state's snapshot first: it is never ahead of the log's. */
 
     state = begin(argv[1], "state");
     log = begin(argv[1], "log");
 
-    last = walk(log, "events", argc == 2 ? event : NULL);
+    last = walk(log, "events", argc == 2 || bodies ? event : NULL);
 
-    if (argc == 2) {
+    if (argc == 2 || bodies) {
         (void) walk(state, "connections", connection);
     }
 

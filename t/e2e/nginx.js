@@ -7,7 +7,8 @@
  *     nginx.port, nginx.master, nginx.workers(), nginx.log()
  *
  * With the option "daemon" it goes to the background, as it does on a server:
- * an nginx in the foreground takes no USR2.  "module" names another module.
+ * an nginx in the foreground takes no USR2.  "module" names another module,
+ * "single" says that there are no workers.
  *
  * NANGO_MODULE and NGINX name other files than the usual ones.  Whatever was
  * started is ended with the test, and with this process, by the ids of its
@@ -111,11 +112,10 @@ class Nginx {
         return this.child ? this.child.pid : undefined;
     }
 
-    /* Lines of one of the options, in which @DIR@ and the like are these. */
+    /* Lines of one of the options, in which @DIR@ and @STORE@ are these. */
     part(name) {
         return (this.options[name] || '').replace(/@DIR@/g, this.dir)
-            .replace(/@STORE@/g, this.store)
-            .replace(/@PORT@/g, this.port);
+            .replace(/@STORE@/g, this.store);
     }
 
     configure(options) {
@@ -126,7 +126,7 @@ class Nginx {
         Object.assign(this.options, options);
 
         fs.writeFileSync(path.join(dir, 'nginx.conf'), `
-load_module ${this.options.module || MODULE};
+load_module ${this.part('module') || MODULE};
 daemon ${this.options.daemon ? 'on' : 'off'};
 worker_processes ${this.options.workers || 2};
 pid ${dir}/nginx.pid;
@@ -189,7 +189,8 @@ http {
 
             this.note();
 
-            return this.workers().length >= 1 && this.listens();
+            return (this.options.single || this.workers().length >= 1)
+                   && this.listens();
         });
     }
 

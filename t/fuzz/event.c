@@ -186,7 +186,7 @@ check_error(nango_str_t own, json_t *json, const char *name, size_t max)
 
     s = plain(json, name);
 
-    if (s.data == NULL) {
+    if (s.len == 0) {
         check(own.data == NULL);
         return;
     }

@@ -34,6 +34,19 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+/*
+ * Memory that was freed is kept from use for a while, 256 MB of it unless
+ * told: so much that pages for it cost more than the rest of a run.
+ */
+
+const char *__asan_default_options(void);
+
+const char *
+__asan_default_options(void)
+{
+    return "quarantine_size_mb=8";
+}
+
 
 /* Whether s is absent or lies inside of whole. */
 

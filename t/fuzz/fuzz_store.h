@@ -3,6 +3,11 @@
  *
  * A store for each input, in memory.  To make one takes milliseconds, so the
  * same one is emptied instead: its tables are what a new one has.
+ *
+ * What LMDB returns lies in its map, where no sanitizer sees who reads too
+ * much or too long.  So the linker puts the functions below in front of
+ * LMDB's: what is returned is a copy that ends where its memory ends, and that
+ * is freed where LMDB's promise ends, with the transaction or its next write.
  */
 
 #ifndef _FUZZ_STORE_H_INCLUDED_
@@ -44,10 +49,191 @@
     } while (0)
 
 
+typedef struct {
+    MDB_txn              *txn;
+    void                 *data;
+} lmdb_copy_t;
+
+
+static lmdb_copy_t     *lmdb_copies;
+static size_t           lmdb_ncopies;
+static size_t           lmdb_nalloc;
+
 static nango_error_t    failure;
 static char             directory[64];
 static nango_store_t   *store;
 static nango_reader_t  *reader;
+
+
+int __real_mdb_get(MDB_txn *txn, MDB_dbi dbi, MDB_val *key, MDB_val *val);
+int __wrap_mdb_get(MDB_txn *txn, MDB_dbi dbi, MDB_val *key, MDB_val *val);
+int __real_mdb_cursor_get(MDB_cursor *cursor, MDB_val *key, MDB_val *val,
+    MDB_cursor_op op);
+int __wrap_mdb_cursor_get(MDB_cursor *cursor, MDB_val *key, MDB_val *val,
+    MDB_cursor_op op);
+int __real_mdb_put(MDB_txn *txn, MDB_dbi dbi, MDB_val *key, MDB_val *val,
+    unsigned flags);
+int __wrap_mdb_put(MDB_txn *txn, MDB_dbi dbi, MDB_val *key, MDB_val *val,
+    unsigned flags);
+int __real_mdb_del(MDB_txn *txn, MDB_dbi dbi, MDB_val *key, MDB_val *val);
+int __wrap_mdb_del(MDB_txn *txn, MDB_dbi dbi, MDB_val *key, MDB_val *val);
+int __real_mdb_cursor_put(MDB_cursor *cursor, MDB_val *key, MDB_val *val,
+    unsigned flags);
+int __wrap_mdb_cursor_put(MDB_cursor *cursor, MDB_val *key, MDB_val *val,
+    unsigned flags);
+int __real_mdb_cursor_del(MDB_cursor *cursor, unsigned flags);
+int __wrap_mdb_cursor_del(MDB_cursor *cursor, unsigned flags);
+int __real_mdb_txn_commit(MDB_txn *txn);
+int __wrap_mdb_txn_commit(MDB_txn *txn);
+void __real_mdb_txn_abort(MDB_txn *txn);
+void __wrap_mdb_txn_abort(MDB_txn *txn);
+void __real_mdb_txn_reset(MDB_txn *txn);
+void __wrap_mdb_txn_reset(MDB_txn *txn);
+
+
+static inline void
+lmdb_copy(MDB_txn *txn, MDB_val *val)
+{
+    nango_str_t  copy;
+
+    if (lmdb_ncopies == lmdb_nalloc) {
+        lmdb_nalloc = lmdb_nalloc ? lmdb_nalloc * 2 : 1024;
+        lmdb_copies = realloc(lmdb_copies,
+                              lmdb_nalloc * sizeof(lmdb_copy_t));
+        check(lmdb_copies != NULL);
+    }
+
+    copy = exact(nango_str(val->mv_data, val->mv_size));
+    val->mv_data = (void *) copy.data;
+
+    lmdb_copies[lmdb_ncopies].txn = txn;
+    lmdb_copies[lmdb_ncopies++].data = val->mv_data;
+}
+
+
+static inline void
+lmdb_forget(MDB_txn *txn)
+{
+    size_t  i, n;
+
+    for (i = 0, n = 0; i < lmdb_ncopies; i++) {
+        if (lmdb_copies[i].txn == txn) {
+            free(lmdb_copies[i].data);
+
+        } else {
+            lmdb_copies[n++] = lmdb_copies[i];
+        }
+    }
+
+    lmdb_ncopies = n;
+}
+
+
+int
+__wrap_mdb_get(MDB_txn *txn, MDB_dbi dbi, MDB_val *key, MDB_val *val)
+{
+    int  rc;
+
+    rc = __real_mdb_get(txn, dbi, key, val);
+
+    if (rc == 0) {
+        lmdb_copy(txn, val);
+    }
+
+    return rc;
+}
+
+
+int
+__wrap_mdb_cursor_get(MDB_cursor *cursor, MDB_val *key, MDB_val *val,
+    MDB_cursor_op op)
+{
+    int  rc;
+
+    rc = __real_mdb_cursor_get(cursor, key, val, op);
+
+    if (rc == 0) {
+        lmdb_copy(mdb_cursor_txn(cursor), key);
+        lmdb_copy(mdb_cursor_txn(cursor), val);
+    }
+
+    return rc;
+}
+
+
+int
+__wrap_mdb_put(MDB_txn *txn, MDB_dbi dbi, MDB_val *key, MDB_val *val,
+    unsigned flags)
+{
+    int  rc;
+
+    rc = __real_mdb_put(txn, dbi, key, val, flags);
+    lmdb_forget(txn);
+
+    return rc;
+}
+
+
+int
+__wrap_mdb_del(MDB_txn *txn, MDB_dbi dbi, MDB_val *key, MDB_val *val)
+{
+    int  rc;
+
+    rc = __real_mdb_del(txn, dbi, key, val);
+    lmdb_forget(txn);
+
+    return rc;
+}
+
+
+int
+__wrap_mdb_cursor_put(MDB_cursor *cursor, MDB_val *key, MDB_val *val,
+    unsigned flags)
+{
+    int  rc;
+
+    rc = __real_mdb_cursor_put(cursor, key, val, flags);
+    lmdb_forget(mdb_cursor_txn(cursor));
+
+    return rc;
+}
+
+
+int
+__wrap_mdb_cursor_del(MDB_cursor *cursor, unsigned flags)
+{
+    int  rc;
+
+    rc = __real_mdb_cursor_del(cursor, flags);
+    lmdb_forget(mdb_cursor_txn(cursor));
+
+    return rc;
+}
+
+
+int
+__wrap_mdb_txn_commit(MDB_txn *txn)
+{
+    lmdb_forget(txn);
+
+    return __real_mdb_txn_commit(txn);
+}
+
+
+void
+__wrap_mdb_txn_abort(MDB_txn *txn)
+{
+    lmdb_forget(txn);
+    __real_mdb_txn_abort(txn);
+}
+
+
+void
+__wrap_mdb_txn_reset(MDB_txn *txn)
+{
+    lmdb_forget(txn);
+    __real_mdb_txn_reset(txn);
+}
 
 
 static inline int

@@ -472,6 +472,9 @@ link_gets_the_api(void **state)
                 "https://c/?t=1&apiURL=http%3A%2F%2Fa");
     assert_link("https://c/?", "a", 1, "https://c/?apiURL=a");
     assert_link("https://c/?t=1&", "a", 1, "https://c/?t=1&apiURL=a");
+    assert_link("https://c/?t=1?", "a", 1, "https://c/?t=1?&apiURL=a");
+    assert_link("https://c/?t=1?#x", "a", 1, "https://c/?t=1?&apiURL=a#x");
+    assert_link("https://c/?#x", "a", 1, "https://c/?apiURL=a#x");
     assert_link("https://c/", "a-b.c_d~e&f=g#h i", 1,
                 "https://c/?apiURL=a-b.c_d~e%26f%3Dg%23h%20i");
     assert_link("https://c/", "\xc3\xa9", 1, "https://c/?apiURL=%C3%A9");

@@ -727,6 +727,26 @@ refused_error_text_leaves_the_failure(void **state)
 }
 
 
+/* Whatever else the event has. */
+
+static void
+empty_error_text_is_absent(void **state)
+{
+    nango_event_t  ev;
+
+    ev = parse(S("{\"error\":{\"type\":\"\",\"description\":\"\"}}"));
+    assert_absent(ev.error_type);
+    assert_absent(ev.error_text);
+    nango_event_free(&ev);
+
+    ev = parse(S("{\"type\":\"auth\",\"connectionId\":\"c\","
+                 "\"error\":{\"type\":\"\",\"description\":\"\"}}"));
+    assert_absent(ev.error_type);
+    assert_absent(ev.error_text);
+    nango_event_free(&ev);
+}
+
+
 static void
 error_is_that_of_no_success(void **state)
 {
@@ -868,6 +888,7 @@ main(void)
         unit(end_user_labels_do_not_change_who_it_is),
         unit(end_user_may_lack_anything),
         unit(refused_error_text_leaves_the_failure),
+        unit(empty_error_text_is_absent),
         unit(error_is_that_of_no_success),
         unit(error_texts_are_cut_between_characters),
         unit(free_leaves_nothing),

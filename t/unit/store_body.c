@@ -4,6 +4,9 @@
 
 #include "store_test.h"
 
+#include <dirent.h>
+#include <sys/resource.h>
+
 
 static uint64_t
 now_ms(void)
@@ -131,6 +134,82 @@ a_file_that_is_gone_is_an_error(void **state)
     assert_int_equal(nango_body_adopt(store, fd, from, name, &failure),
                      NANGO_EIO);
     assert_non_null(strstr(failure.text, "fsync()"));
+
+    nango_store_close(store);
+}
+
+
+static void
+what_belongs_to_others_is_copied(void **state)
+{
+    char           *path, name[NANGO_BODY_NAME_LEN + 1], text[16];
+    FILE           *file;
+    unsigned char   raw[NANGO_BODY_NAME_LEN];
+    nango_store_t  *store;
+
+    store = store_open();
+
+    assert_ok(nango_body_copy(store, S("a body"), raw, &failure));
+
+    memcpy(name, raw, sizeof(raw));
+    name[sizeof(raw)] = '\0';
+
+    assert_int_equal(body_mode(store, name), 0600);
+
+    path = malloc(nango_body_path_len(store));
+    assert_non_null(path);
+    nango_body_path(store, Z(name), path);
+
+    file = fopen(path, "r");
+    assert_non_null(file);
+    assert_int_equal(fread(text, 1, sizeof(text), file), 6);
+    assert_memory_equal(text, "a body", 6);
+    fclose(file);
+    free(path);
+
+    assert_ok(nango_body_copy(store, S(""), raw, &failure));
+
+    nango_store_close(store);
+}
+
+
+static void
+a_copy_that_fails_leaves_nothing(void **state)
+{
+    int             n;
+    DIR            *dir;
+    char            path[PATH_MAX];
+    nango_rc_e      rc;
+    unsigned char   raw[NANGO_BODY_NAME_LEN];
+    struct rlimit   limit, old;
+    nango_store_t  *store;
+
+    store = store_open();
+
+    /* no room for it, which is EFBIG here as ENOSPC is elsewhere */
+
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+    limit = old;
+    limit.rlim_cur = 3;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+
+    rc = nango_body_copy(store, S("a body"), raw, &failure);
+
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+    assert_int_equal(rc, NANGO_EFULL);
+    assert_non_null(strstr(failure.text, "write()"));
+
+    snprintf(path, sizeof(path), "%.4000s/bodies", directory);
+    dir = opendir(path);
+    assert_non_null(dir);
+
+    for (n = 0; readdir(dir) != NULL; n++) {
+        /* "." and ".." */
+    }
+
+    closedir(dir);
+    assert_int_equal(n, 2);
 
     nango_store_close(store);
 }
@@ -397,6 +476,8 @@ main(void)
     const struct CMUnitTest  tests[] = {
         store_unit(a_received_file_becomes_a_body),
         store_unit(a_file_that_is_gone_is_an_error),
+        store_unit(what_belongs_to_others_is_copied),
+        store_unit(a_copy_that_fails_leaves_nothing),
         store_unit(names_from_outside_stay_inside),
         store_unit(the_sweep_removes_what_no_record_names),
         store_unit(the_sweep_leaves_some_for_the_next),

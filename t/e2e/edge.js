@@ -1,0 +1,239 @@
+/*
+ * What the tests of strange bodies and of strange clients share: an nginx with
+ * every endpoint, a Nango whose answers can be held back, and what the store
+ * holds, compared with what was sent.
+ */
+
+'use strict';
+
+const assert = require('node:assert');
+const { spawn } = require('node:child_process');
+const fs = require('node:fs');
+const http = require('node:http');
+const path = require('node:path');
+
+const { hmac } = require('./client');
+const { compile, reader } = require('./model');
+const { create, until } = require('./nginx');
+const { get, once } = require('./wire');
+
+const KEY = 'signing-key-of-prod';
+const MEMORY = 128 * 1024;
+const MOST = 75 * 1024 * 1024;
+
+
+function settings(api, more) {
+    return {
+        main: 'worker_rlimit_core 0;',
+        http: `
+    nango_store @STORE@;
+    nango_environment prod {
+        api                 http://127.0.0.1:${api || 1};
+        api_public          https://nango.example.com;
+        api_key             data:b3a1c0de-0000-4000-8000-00000000abcd;
+        webhook_signing_key data:${KEY};
+    }
+    nango_environment twin {
+        api                 http://127.0.0.1:${api || 1};
+        api_public          https://nango.example.com;
+        api_key             data:b3a1c0de-0000-4000-8000-00000000abce;
+        webhook_signing_key data:${KEY};
+    }
+    keepalive_requests 1000000;
+    ${more && more.http || ''}
+`,
+        server: `
+    location = /webhook { nango_webhook prod; }
+    location = /session {
+        nango_owner         end_user_id $http_x_user;
+        nango_session_reuse off;
+        nango_session prod;
+    }
+    location = /connections {
+        nango_owner  end_user_id $http_x_user;
+        nango_expose connection_id tags;
+        nango_connections prod;
+    }
+    location = /plain  { return 200 "plain\\n"; }
+    location = /empty  { empty_gif; }
+    location = /status { stub_status; }
+    ${more && more.server || ''}
+`,
+    };
+}
+
+
+/* @PORT@ is nginx's own. */
+async function running(t, options) {
+    const nginx = await create(t, options);
+
+    nginx.configure({ server: options.server.replace(/@PORT@/g, nginx.port) });
+
+    await nginx.start();
+    await until('two workers', () => nginx.workers().length >= 2);
+
+    return nginx;
+}
+
+
+/* A creation of that many bytes at least. */
+function creation(connection, size, more) {
+    const event = {
+        connectionId: connection,
+        from: 'nango',
+        operation: 'creation',
+        provider: 'github',
+        providerConfigKey: 'github',
+        success: true,
+        tags: { end_user_id: '42' },
+        type: 'auth',
+        ...more,
+        padding: '',
+    };
+    const text = Buffer.from(JSON.stringify(event));
+
+    if (!size || size <= text.length) {
+        return text;
+    }
+
+    const body = Buffer.alloc(size, 'x');
+
+    text.copy(body, 0, 0, text.length - 2);
+    text.copy(body, size - 2, text.length - 2);
+
+    return body;
+}
+
+
+function signed(body, key) {
+    return { 'Content-Type': 'application/json',
+             'X-Nango-Hmac-Sha256': hmac(body, key || KEY) };
+}
+
+
+/* The bodies that a store holds, as [Buffer], in their order. */
+function bodies(t) {
+    const read = reader(t);
+
+    return (nginx) => read(nginx.store, 'bodies').events.map((event) => ({
+        ...event,
+        bytes: event.body_file
+               ? fs.readFileSync(path.join(nginx.store, 'bodies',
+                                           event.body_file))
+               : Buffer.from(event.body, 'hex'),
+    }));
+}
+
+
+function files(nginx, name) {
+    return fs.readdirSync(path.join(nginx.store, name)).sort();
+}
+
+
+/* Of webhooks and of nginx itself. */
+function temporary(nginx) {
+    return [...files(nginx, 'temp'),
+            ...fs.readdirSync(path.join(nginx.dir, 'client_body'))];
+}
+
+
+async function list(nginx, user, query) {
+    const answer = await once(nginx.port, get(`/connections${query || ''}`,
+                                              { 'X-User': user || '42' }));
+
+    assert.strictEqual(answer.status, 200, answer.text);
+
+    return answer.json;
+}
+
+
+function calm(nginx, workers) {
+    assert.deepStrictEqual(nginx.lines('emerg', 'alert', 'crit'), []);
+
+    if (workers) {
+        assert.deepStrictEqual(nginx.workers(), workers);
+    }
+}
+
+
+/* The writer lock of the log, until released. */
+async function hold(t, nginx) {
+    const child = spawn(compile(t, 'hold.c', '-llmdb'), [nginx.store],
+                        { stdio: ['pipe', 'pipe', 'inherit'] });
+    const ended = new Promise((resolve) => { child.once('exit', resolve); });
+
+    t.after(() => child.kill('SIGKILL'));
+
+    await new Promise((resolve, reject) => {
+        child.once('error', reject);
+        child.once('exit', reject);
+        child.stdout.once('data', resolve);
+    });
+
+    return () => {
+        child.stdin.end();
+        return ended;
+    };
+}
+
+
+/*
+ * A Nango that only issues sessions; while it is silent, only once it is told
+ * to speak.
+ */
+async function nango(t) {
+    const sockets = new Set();
+    const api = { seen: [], held: [], silent: false, sockets };
+    const issue = (res) => {
+        res.writeHead(201, { 'Content-Type': 'application/json' });
+        res.end(JSON.stringify({ data: {
+            token: `nango_connect_session_${'ab'.repeat(32)}`,
+            connect_link: 'https://connect.example.com/?session_token=x',
+            expires_at: '2030-01-01T00:00:00.000Z',
+        } }));
+    };
+
+    const server = http.createServer((req, res) => {
+        const parts = [];
+
+        req.on('data', (part) => parts.push(part));
+        req.on('end', () => {
+            api.seen.push(JSON.parse(Buffer.concat(parts)));
+
+            if (api.silent) {
+                api.held.push(res);
+
+            } else {
+                issue(res);
+            }
+        });
+    });
+
+    server.on('connection', (socket) => {
+        sockets.add(socket);
+        socket.on('error', () => {});
+        socket.on('close', () => sockets.delete(socket));
+    });
+
+    await new Promise((resolve) => {
+        server.listen(0, '127.0.0.1', resolve);
+    });
+
+    t.after(() => {
+        server.close();
+        sockets.forEach((socket) => socket.destroy());
+    });
+
+    api.port = server.address().port;
+
+    api.speak = () => {
+        api.silent = false;
+        api.held.splice(0).forEach(issue);
+    };
+
+    return api;
+}
+
+
+module.exports = { KEY, MEMORY, MOST, bodies, calm, creation, files, hold,
+                   list, nango, running, settings, signed, temporary };
