@@ -9,6 +9,7 @@
 #include "ngx_http_nango.h"
 #include "ngx_nango_credential.h"
 #include "ngx_nango_curl.h"
+#include "ngx_nango_reconcile.h"
 #include "ngx_nango_shared.h"
 #include "ngx_nango_store.h"
 
@@ -421,7 +422,10 @@ ngx_http_nango_init_process(ngx_cycle_t *cycle)
     if (ngx_nango_store_init(cycle, &nmcf->store, remember) != NGX_OK) {
         ngx_log_error(NGX_LOG_CRIT, cycle->log, 0,
                       "nango: the store could not be started in this worker");
+        return NGX_OK;
     }
+
+    ngx_nango_reconcile_init(cycle, env, n);
 
     return NGX_OK;
 }
@@ -430,6 +434,7 @@ ngx_http_nango_init_process(ngx_cycle_t *cycle)
 static void
 ngx_http_nango_exit_process(ngx_cycle_t *cycle)
 {
+    ngx_nango_reconcile_exit();
     ngx_nango_store_exit(cycle);
     ngx_nango_credential_exit();
     ngx_nango_curl_exit();

@@ -773,6 +773,18 @@ nango_api_error_parse(nango_api_error_t *e, nango_str_t body)
 }
 
 
+int
+nango_api_success(nango_str_t body)
+{
+    nango_json_member_t  success[] = {
+        { nango_string("success"), nango_null_str }
+    };
+
+    return nango_json_members(body, success, 1) == NANGO_JSON_OBJECT
+           && nango_json_is(success[0].value, "true");
+}
+
+
 static void
 nango_api_text(char *dst, size_t size, nango_str_t raw)
 {

@@ -126,6 +126,9 @@ typedef struct {
 
 void nango_api_error_parse(nango_api_error_t *e, nango_str_t body);
 
+/* Whether the body is an object whose "success" is true. */
+int nango_api_success(nango_str_t body);
+
 
 /*
  * The body of a request to our own nango_session endpoint: nothing, or an

@@ -117,6 +117,7 @@ typedef struct {
     unsigned                   api:1;
     unsigned                   commit:1;
     unsigned                   answered:1;
+    unsigned                   insist:1;    /* also if the client leaves */
 
     ngx_http_nango_read_pt     read;
     void                      *state;           /* the endpoint's own */
@@ -155,8 +156,8 @@ ngx_int_t ngx_http_nango_header(ngx_http_request_t *r, const char *name,
 void ngx_http_nango_finish(ngx_http_request_t *r, ngx_int_t rc);
 
 /*
- * For a handler that will answer later: the request is kept, and its end is
- * noticed if the client leaves.
+ * For a handler that will answer later: the request is kept, and ends if the
+ * client leaves, unless its context says that it insists.
  */
 void ngx_http_nango_hold(ngx_http_request_t *r);
 

@@ -246,10 +246,15 @@ ngx_http_nango_finish(ngx_http_request_t *r, ngx_int_t rc)
 void
 ngx_http_nango_hold(ngx_http_request_t *r)
 {
+    ngx_http_nango_ctx_t  *ctx;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_nango_module);
+
     /* Else nobody would read on: the rest of a body that is discarded. */
 
     if (!r->discard_body) {
-        r->read_event_handler = ngx_http_test_reading;
+        r->read_event_handler = (ctx && ctx->insist) ? ngx_http_block_reading
+                                                     : ngx_http_test_reading;
     }
 
     r->write_event_handler = ngx_http_request_empty_handler;

@@ -39,7 +39,7 @@ ngx_http_nango_call(ngx_http_request_t *r, ngx_http_nango_call_t *call)
     cln = ngx_http_cleanup_add(r, 0);
     t = ngx_nango_transfer_create();
 
-    if (cln == NULL || t == NULL) {
+    if (cln == NULL || t == NULL || ngx_http_nango_ctx(r) == NULL) {
         free(call->memory);
         free(call->body);
         free(t);

@@ -425,8 +425,6 @@ ngx_http_nango_list_watch(ngx_http_request_t *r, ngx_http_nango_list_t *list)
         list->timeout.data = r->connection;
         list->timeout.log = r->connection->log;
 
-        ngx_http_nango_ctx(r)->state = list;
-
         ngx_add_timer(&list->timeout, (ngx_msec_t) list->query.wait * 1000);
     }
 

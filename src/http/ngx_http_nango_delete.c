@@ -4,7 +4,9 @@
  * DELETE of nango_connections: at Nango first, then a deletion in the log, and
  * the answer when that is applied.  If Nango cannot be reached nothing has
  * changed; if the log cannot be written the connection is gone at Nango, and
- * asking again finds that and goes on.
+ * asking again finds that and goes on.  Once Nango is asked, the request is
+ * seen to its end also if the client leaves: what was deleted there must not
+ * live on here.
  */
 
 #include "ngx_http_nango_connections.h"
@@ -46,7 +48,8 @@ ngx_http_nango_connections_delete(ngx_http_request_t *r)
     ngx_http_nango_delete_t  *del;
 
     del = ngx_pcalloc(r->pool, sizeof(ngx_http_nango_delete_t));
-    if (del == NULL) {
+
+    if (del == NULL || ngx_http_nango_ctx(r) == NULL) {
         return NGX_ERROR;
     }
 
@@ -115,11 +118,16 @@ ngx_http_nango_delete_found(ngx_http_request_t *r, ngx_int_t rc, void *data)
 {
     ngx_http_nango_delete_t *del = data;
 
+    ngx_http_nango_ctx_t       *ctx;
     ngx_http_nango_call_t      *call;
     ngx_http_nango_loc_conf_t  *nlcf;
 
     if (rc != NGX_OK) {
         return ngx_http_nango_not_chosen(r, rc, &del->choices);
+    }
+
+    if (!nango_connection_id_usable(del->connection_id)) {
+        return ngx_http_nango_not_chosen(r, NGX_DECLINED, NULL);
     }
 
     nlcf = ngx_http_get_module_loc_conf(r, ngx_http_nango_module);
@@ -140,7 +148,16 @@ ngx_http_nango_delete_found(ngx_http_request_t *r, ngx_int_t rc, void *data)
         return NGX_ERROR;
     }
 
-    return ngx_http_nango_call(r, call);
+    rc = ngx_http_nango_call(r, call);
+
+    if (rc == NGX_AGAIN) {
+        ctx = ngx_http_get_module_ctx(r, ngx_http_nango_module);
+        ctx->insist = 1;
+
+        ngx_http_nango_hold(r);
+    }
+
+    return rc;
 }
 
 
@@ -154,7 +171,15 @@ ngx_http_nango_delete_reply(ngx_http_request_t *r,
 
     del = call->data;
 
-    if (t->status != 200) {
+    if (t->status == 200) {
+
+        /* Not just any server that answers everything. */
+
+        if (!t->json || !nango_api_success(ngx_nango_str(&t->reply))) {
+            return NGX_DECLINED;
+        }
+
+    } else {
         nango_api_error_parse(&error, ngx_nango_str(&t->reply));
 
         /* It is gone already, which is what was wanted. */

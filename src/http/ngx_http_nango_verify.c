@@ -15,6 +15,7 @@
 typedef struct {
     ngx_http_nango_call_t    call;
     ngx_http_nango_look_t    find;
+    ngx_http_nango_look_t    check;
     ngx_http_nango_look_t    done;
     ngx_array_t              owners;        /* nango_tag_t */
     nango_target_t           target;
@@ -24,6 +25,10 @@ typedef struct {
     nango_status_e           status;
     uint64_t                 updated;       /* sequence */
     unsigned                 own:1;
+
+    /* What Nango says. */
+    nango_event_t            event;
+    unsigned                 broken:1;      /* and is adopted all the same */
 
     ngx_str_t                text;
 } ngx_http_nango_verify_t;
@@ -37,27 +42,32 @@ static ngx_int_t ngx_http_nango_verify_found(ngx_http_request_t *r,
     ngx_int_t rc, void *data);
 static ngx_int_t ngx_http_nango_verify_reply(ngx_http_request_t *r,
     ngx_http_nango_call_t *call, ngx_nango_transfer_t *t);
-static ngx_uint_t ngx_http_nango_verify_stale(ngx_http_nango_verify_t *ver);
+static ngx_int_t ngx_http_nango_verify_stale(ngx_http_request_t *r,
+    nango_reader_t *reader, void *data);
+static ngx_int_t ngx_http_nango_verify_record(ngx_http_request_t *r,
+    ngx_int_t rc, void *data);
 static ngx_int_t ngx_http_nango_verify_event(ngx_http_request_t *r,
-    ngx_http_nango_verify_t *ver, ngx_nango_transfer_t *t,
-    nango_event_t *event);
+    ngx_http_nango_verify_t *ver, ngx_nango_transfer_t *t);
 static ngx_int_t ngx_http_nango_verify_look(ngx_http_request_t *r,
     nango_reader_t *reader, void *data);
 static ngx_int_t ngx_http_nango_verify_done(ngx_http_request_t *r,
     ngx_int_t rc, void *data);
+static void ngx_http_nango_verify_cleanup(void *data);
 
 
 ngx_int_t
 ngx_http_nango_connections_verify(ngx_http_request_t *r)
 {
     ngx_int_t                 rc;
+    ngx_http_cleanup_t       *cln;
     ngx_http_nango_ctx_t     *ctx;
     ngx_http_nango_verify_t  *ver;
 
     ctx = ngx_http_nango_ctx(r);
     ver = ngx_pcalloc(r->pool, sizeof(ngx_http_nango_verify_t));
+    cln = ngx_http_cleanup_add(r, 0);
 
-    if (ctx == NULL || ver == NULL
+    if (ctx == NULL || ver == NULL || cln == NULL
         || ngx_array_init(&ver->owners, r->pool, NANGO_TAGS_MAX,
                           sizeof(nango_tag_t))
            != NGX_OK)
@@ -66,6 +76,9 @@ ngx_http_nango_connections_verify(ngx_http_request_t *r)
     }
 
     ctx->state = ver;
+
+    cln->handler = ngx_http_nango_verify_cleanup;
+    cln->data = ver;
 
     if (ngx_http_nango_owners(r, &ver->owners, &rc) != NGX_OK
         || ngx_http_nango_permitted(r, NGX_HTTP_NANGO_VERIFY, &rc) != NGX_OK
@@ -227,61 +240,70 @@ ngx_http_nango_verify_reply(ngx_http_request_t *r,
     ngx_http_nango_call_t *call, ngx_nango_transfer_t *t)
 {
     ngx_int_t                 rc;
-    nango_event_t             event;
     ngx_http_nango_verify_t  *ver;
 
     ver = call->data;
 
-    rc = ngx_http_nango_verify_event(r, ver, t, &event);
+    rc = ngx_http_nango_verify_event(r, ver, t);
 
-    if (rc == NGX_OK) {
-        ver->done.look = ngx_http_nango_verify_look;
-        ver->done.then = ngx_http_nango_verify_done;
-        ver->done.data = ver;
-
-        /* What was heard of it meanwhile may be newer than the reply. */
-
-        if (ngx_http_nango_verify_stale(ver)) {
-            rc = ngx_http_nango_look(r, &ver->done);
-            nango_event_free(&event);
-            return rc;
-        }
-
-        rc = ngx_http_nango_record(r, call->environment, NANGO_SOURCE_REPAIR,
-                                   &event, &ver->done);
-
-    } else if (rc == NGX_ABORT) {
-        rc = ngx_http_nango_not_chosen(r, NGX_DECLINED, NULL);
+    if (rc == NGX_ABORT) {
+        return ngx_http_nango_not_chosen(r, NGX_DECLINED, NULL);
     }
 
-    nango_event_free(&event);
+    if (rc != NGX_OK) {
+        return rc;
+    }
 
-    return rc;
+    ver->check.look = ngx_http_nango_verify_stale;
+    ver->check.then = ngx_http_nango_verify_record;
+    ver->check.data = ver;
+
+    ver->done.look = ngx_http_nango_verify_look;
+    ver->done.then = ngx_http_nango_verify_done;
+    ver->done.data = ver;
+
+    return ngx_http_nango_look(r, &ver->check);
 }
 
 
-static ngx_uint_t
-ngx_http_nango_verify_stale(ngx_http_nango_verify_t *ver)
+/*
+ * What was acknowledged of it meanwhile, a deletion above all, may be newer
+ * than the reply.  NGX_ABORT: it has changed; NGX_OK; NGX_BUSY.
+ */
+
+static ngx_int_t
+ngx_http_nango_verify_stale(ngx_http_request_t *r, nango_reader_t *reader,
+    void *data)
 {
+    ngx_http_nango_verify_t *ver = data;
+
     int                  rc;
-    ngx_uint_t           stale;
     nango_error_t        err;
-    nango_reader_t      *reader;
     nango_connection_t   c;
-
-    reader = ngx_nango_store_snapshot();
-
-    if (reader == NULL) {
-        return 0;
-    }
 
     rc = nango_reader_connection(reader, ver->key, &c, &err);
 
-    stale = (rc == 1 && c.updated_sequence != ver->updated);
+    if (rc == -1) {
+        return ngx_http_nango_unreadable(r, &err);
+    }
 
-    nango_reader_end(reader);
+    return (rc == 1 && c.updated_sequence != ver->updated) ? NGX_ABORT
+                                                           : NGX_OK;
+}
 
-    return stale;
+
+static ngx_int_t
+ngx_http_nango_verify_record(ngx_http_request_t *r, ngx_int_t rc, void *data)
+{
+    ngx_http_nango_verify_t *ver = data;
+
+    if (rc == NGX_ABORT) {
+        return ngx_http_nango_look(r, &ver->done);
+    }
+
+    return ngx_http_nango_record(r, ver->call.environment,
+                                 NANGO_SOURCE_REPAIR, &ver->event,
+                                 &ver->done);
 }
 
 
@@ -292,13 +314,13 @@ ngx_http_nango_verify_stale(ngx_http_nango_verify_t *ver)
 
 static ngx_int_t
 ngx_http_nango_verify_event(ngx_http_request_t *r,
-    ngx_http_nango_verify_t *ver, ngx_nango_transfer_t *t,
-    nango_event_t *event)
+    ngx_http_nango_verify_t *ver, ngx_nango_transfer_t *t)
 {
-    nango_api_error_t   error;
-    nango_connection_t  c;
+    nango_event_t       *event;
+    nango_api_error_t    error;
+    nango_connection_t   c;
 
-    ngx_memzero(event, sizeof(nango_event_t));
+    event = &ver->event;
 
     if (t->status == 200 && t->json) {
 
@@ -329,8 +351,9 @@ ngx_http_nango_verify_event(ngx_http_request_t *r,
             event->operation = NANGO_OP_OVERRIDE;
 
         } else if (event->success == NANGO_SUCCESS_FALSE) {
-            /* There is no such event; a check will find how it is. */
+            /* A creation is a success; what broke since is told next. */
             event->success = NANGO_SUCCESS_TRUE;
+            ver->broken = 1;
         }
 
         return NGX_OK;
@@ -422,5 +445,25 @@ ngx_http_nango_verify_done(ngx_http_request_t *r, ngx_int_t rc, void *data)
         return ngx_http_nango_not_chosen(r, rc, NULL);
     }
 
+    if (ver->broken) {
+        ver->broken = 0;
+
+        ver->event.operation = NANGO_OP_OVERRIDE;
+        ver->event.success = NANGO_SUCCESS_FALSE;
+
+        return ngx_http_nango_record(r, ver->call.environment,
+                                     NANGO_SOURCE_REPAIR, &ver->event,
+                                     &ver->done);
+    }
+
     return ngx_http_nango_answer(r, NGX_HTTP_OK, &ver->text);
+}
+
+
+static void
+ngx_http_nango_verify_cleanup(void *data)
+{
+    ngx_http_nango_verify_t *ver = data;
+
+    nango_event_free(&ver->event);
 }

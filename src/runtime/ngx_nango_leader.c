@@ -75,6 +75,10 @@ static void ngx_nango_leader_error(ngx_nango_leader_t *l, nango_error_t *err);
 
 static ngx_nango_leader_t  ngx_nango_leader;
 
+/* Written by the thread, read by the event loop. */
+static ngx_uint_t          ngx_nango_leads;
+static ngx_uint_t          ngx_nango_gap;
+
 
 ngx_int_t
 ngx_nango_leader_start(nango_store_t *store, time_t retain, int hint,
@@ -187,6 +191,8 @@ ngx_nango_leader_cycle(void *data)
         ngx_nango_leader_look_after(l);
 
         lead = nango_store_lead(l->store, &err);
+
+        __atomic_store_n(&ngx_nango_leads, lead == 1, __ATOMIC_RELAXED);
 
         if (lead != 1) {
             if (lead == -1) {
@@ -386,6 +392,8 @@ ngx_nango_leader_fold(ngx_nango_leader_t *l, nango_folded_t *folded)
     }
 
     if (folded->gap) {
+        __atomic_store_n(&ngx_nango_gap, 1, __ATOMIC_RELAXED);
+
         ngx_log_error(NGX_LOG_ERR, l->log, 0,
                       "nango: %uL events before sequence %uL are missing from "
                       "the log", folded->gap, folded->from);
@@ -439,4 +447,18 @@ ngx_nango_leader_error(ngx_nango_leader_t *l, nango_error_t *err)
     if (ngx_nango_trouble(&l->trouble, err->code)) {
         ngx_log_error(NGX_LOG_CRIT, l->log, 0, "nango: %s", err->text);
     }
+}
+
+
+ngx_uint_t
+ngx_nango_leading(void)
+{
+    return __atomic_load_n(&ngx_nango_leads, __ATOMIC_RELAXED);
+}
+
+
+ngx_uint_t
+ngx_nango_leader_gap(void)
+{
+    return __atomic_exchange_n(&ngx_nango_gap, 0, __ATOMIC_RELAXED);
 }

@@ -21,6 +21,14 @@
 ngx_int_t ngx_nango_leader_start(nango_store_t *store, time_t retain, int hint,
     ngx_log_t *log);
 
+/*
+ * Whether this worker leads, as it was a moment ago; and, once, whether events
+ * were found to be missing from the log since it was asked last.  On the event
+ * loop.
+ */
+ngx_uint_t ngx_nango_leading(void);
+ngx_uint_t ngx_nango_leader_gap(void);
+
 /* Joins it.  At most one batch of the fold is waited for. */
 void ngx_nango_leader_stop(void);
 

@@ -11,6 +11,7 @@
 
 
 #define NGX_NANGO_ACCOUNTS       64
+#define NGX_NANGO_ENVIRONMENTS   256
 #define NGX_NANGO_SESSION_SETS   1024
 #define NGX_NANGO_SESSION_WAYS   4
 
@@ -29,7 +30,14 @@
 typedef struct {
     ngx_atomic_t              name;         /* hash, 0: free */
     ngx_atomic_t              blocked;      /* until, seconds since 1970 */
+    ngx_atomic_t              low;          /* the same */
 } ngx_nango_account_slot_t;
+
+
+typedef struct {
+    ngx_atomic_t              name;         /* of the key, 0: free */
+    ngx_atomic_t              time;
+} ngx_nango_reconcile_slot_t;
 
 
 /*
@@ -53,6 +61,7 @@ typedef struct {
     ngx_atomic_t              wanted;
     ngx_atomic_t              watched;
     ngx_nango_account_slot_t  accounts[NGX_NANGO_ACCOUNTS];
+    ngx_nango_reconcile_slot_t  reconciled[NGX_NANGO_ENVIRONMENTS];
     ngx_atomic_t              limits[NGX_NANGO_LIMIT_SETS
                                      * NGX_NANGO_LIMIT_WAYS];
     ngx_nango_session_slot_t  sessions[NGX_NANGO_SESSION_SETS
@@ -61,7 +70,7 @@ typedef struct {
 
 
 static ngx_int_t ngx_nango_shared_init(ngx_shm_zone_t *zone, void *data);
-static ngx_atomic_t *ngx_nango_account(ngx_str_t *account);
+static ngx_nango_account_slot_t *ngx_nango_account(ngx_str_t *account);
 static ngx_uint_t ngx_nango_slot_take(ngx_nango_session_slot_t *slot);
 static void ngx_nango_slot_leave(ngx_nango_session_slot_t *slot);
 static uint32_t ngx_nango_slot_crc(ngx_nango_session_slot_t *slot);
@@ -131,7 +140,7 @@ ngx_nango_count(ngx_nango_counter_e counter)
 }
 
 
-static ngx_atomic_t *
+static ngx_nango_account_slot_t *
 ngx_nango_account(ngx_str_t *account)
 {
     ngx_uint_t                 i, n;
@@ -152,7 +161,7 @@ ngx_nango_account(ngx_str_t *account)
             || (slot->name == 0 && ngx_atomic_cmp_set(&slot->name, 0, name))
             || slot->name == name)
         {
-            return &slot->blocked;
+            return slot;
         }
     }
 
@@ -163,41 +172,42 @@ ngx_nango_account(ngx_str_t *account)
 time_t
 ngx_nango_account_blocked(ngx_str_t *account)
 {
-    time_t         now;
-    ngx_atomic_t  *blocked;
+    time_t                     now, blocked;
+    ngx_nango_account_slot_t  *slot;
 
-    blocked = ngx_nango_account(account);
-    if (blocked == NULL) {
+    slot = ngx_nango_account(account);
+    if (slot == NULL) {
         return 0;
     }
 
     now = ngx_time();
+    blocked = (time_t) slot->blocked;
 
-    return ((time_t) *blocked > now) ? (time_t) *blocked - now : 0;
+    return (blocked > now) ? blocked - now : 0;
 }
 
 
 void
 ngx_nango_account_block(ngx_str_t *account, time_t seconds)
 {
-    ngx_atomic_t       *blocked;
-    ngx_atomic_uint_t   old, until;
+    ngx_atomic_uint_t          old, until;
+    ngx_nango_account_slot_t  *slot;
 
-    blocked = ngx_nango_account(account);
-    if (blocked == NULL) {
+    slot = ngx_nango_account(account);
+    if (slot == NULL) {
         return;
     }
 
     until = ngx_time() + seconds;
 
     do {
-        old = *blocked;
+        old = slot->blocked;
 
         if (old >= until) {
             return;
         }
 
-    } while (!ngx_atomic_cmp_set(blocked, old, until));
+    } while (!ngx_atomic_cmp_set(&slot->blocked, old, until));
 }
 
 
@@ -217,6 +227,63 @@ ngx_nango_account_limited(ngx_str_t *account, time_t retry_after,
     ngx_nango_account_block(account, seconds);
 
     return seconds;
+}
+
+
+void
+ngx_nango_account_budget(ngx_str_t *account, ngx_uint_t limit,
+    ngx_uint_t remaining, time_t reset)
+{
+    ngx_nango_account_slot_t  *slot;
+
+    slot = ngx_nango_account(account);
+
+    if (slot) {
+        slot->low = (remaining < limit / 4)
+                    ? (ngx_atomic_uint_t) (ngx_time() + ngx_min(reset, 60))
+                    : 0;
+    }
+}
+
+
+ngx_uint_t
+ngx_nango_account_low(ngx_str_t *account)
+{
+    ngx_nango_account_slot_t  *slot;
+
+    slot = ngx_nango_account(account);
+
+    return slot && (time_t) slot->low > ngx_time();
+}
+
+
+ngx_atomic_t *
+ngx_nango_reconciled(u_char *key)
+{
+    ngx_uint_t                   i, n;
+    ngx_atomic_uint_t            name;
+    ngx_nango_reconcile_slot_t  *slot;
+
+    if (ngx_nango_shared == NULL) {
+        return NULL;
+    }
+
+    ngx_memcpy(&name, key, sizeof(ngx_atomic_uint_t));
+    name |= 1;
+
+    for (i = 0; i < NGX_NANGO_ENVIRONMENTS; i++) {
+        n = (name + i) % NGX_NANGO_ENVIRONMENTS;
+        slot = &ngx_nango_shared->reconciled[n];
+
+        if (slot->name == name
+            || (slot->name == 0 && ngx_atomic_cmp_set(&slot->name, 0, name))
+            || slot->name == name)
+        {
+            return &slot->time;
+        }
+    }
+
+    return NULL;
 }
 
 

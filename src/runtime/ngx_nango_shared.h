@@ -28,6 +28,10 @@ typedef enum {
     NGX_NANGO_SESSIONS_ISSUED,
     NGX_NANGO_SESSIONS_REUSED,
     NGX_NANGO_SESSIONS_FAILED,
+    NGX_NANGO_REPAIRS_MISSING,
+    NGX_NANGO_REPAIRS_VANISHED,
+    NGX_NANGO_REPAIRS_STATUS,
+    NGX_NANGO_REPAIRS_TAGS,
     NGX_NANGO_COUNTERS
 } ngx_nango_counter_e;
 
@@ -62,6 +66,21 @@ void ngx_nango_account_block(ngx_str_t *account, time_t seconds);
 time_t ngx_nango_account_limited(ngx_str_t *account, time_t retry_after,
     ngx_log_t *log);
 
+
+/*
+ * What Nango's last reply said of the account's budget: so many requests are
+ * left of limit for reset more seconds.  Low: less than a quarter is left, and
+ * what is not urgent waits.
+ */
+void ngx_nango_account_budget(ngx_str_t *account, ngx_uint_t limit,
+    ngx_uint_t remaining, time_t reset);
+ngx_uint_t ngx_nango_account_low(ngx_str_t *account);
+
+/*
+ * When the environment was last compared with Nango's list, in ms of
+ * ngx_nango_now(), 0: never, NULL: not to be known.  Its key is random-looking.
+ */
+ngx_atomic_t *ngx_nango_reconciled(u_char *key);
 
 /*
  * A bucket that empties by one each interval (ms) and holds burst more: 0, or

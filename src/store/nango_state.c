@@ -82,6 +82,9 @@ static int nango_owned_meet(nango_owned_t *owned,
     unsigned char key[NANGO_KEY_LEN]);
 static int nango_owned_matches(const nango_owned_t *owned,
     const nango_connection_t *c);
+static int nango_reader_all_from(MDB_cursor *cursor,
+    unsigned char key[NANGO_KEY_LEN], size_t max,
+    int (*visit)(void *data, const nango_connection_t *c), void *data);
 static int nango_reader_walk(nango_reader_t *reader, uint64_t sequence,
     int (*row)(void *data, MDB_val change), void *data, nango_error_t *err);
 static int nango_reader_rows(nango_reader_t *reader, uint64_t sequence,
@@ -679,6 +682,92 @@ nango_reader_get(nango_reader_t *reader, const unsigned char key[NANGO_KEY_LEN],
     if (rc == 0) {
         *decoded = nango_connection_decode(c, key,
                                            nango_str(v.mv_data, v.mv_size));
+    }
+
+    return rc;
+}
+
+
+int
+nango_reader_all(nango_reader_t *reader, unsigned char key[NANGO_KEY_LEN],
+    size_t max, int (*visit)(void *data, const nango_connection_t *c),
+    void *data, nango_error_t *err)
+{
+    int             rc;
+    MDB_cursor     *cursor;
+    nango_guard_t   guard;
+
+    cursor = NULL;
+
+    nango_guard_begin(&guard);
+
+    if (sigsetjmp(guard.jump, 0) == 0) {
+        rc = mdb_cursor_open(reader->state, reader->store->connections,
+                             &cursor);
+
+        if (rc == 0) {
+            rc = nango_reader_all_from(cursor, key, max, visit, data);
+            mdb_cursor_close(cursor);
+        }
+
+    } else {
+        (void) nango_store_fault(reader->store, &guard, -1, err);
+        nango_guard_end(&guard);
+        return -1;
+    }
+
+    nango_guard_end(&guard);
+
+    if (rc == MDB_NOTFOUND) {
+        return 0;
+    }
+
+    if (rc != 0) {
+        (void) nango_store_error(reader->store, err, rc, "mdb_cursor_get()",
+                                 "state");
+        return -1;
+    }
+
+    return 1;
+}
+
+
+static int
+nango_reader_all_from(MDB_cursor *cursor, unsigned char key[NANGO_KEY_LEN],
+    size_t max, int (*visit)(void *data, const nango_connection_t *c),
+    void *data)
+{
+    int                 rc;
+    size_t              n;
+    MDB_val             k, v;
+    nango_connection_t  c;
+
+    k = nango_val(key, NANGO_KEY_LEN);
+
+    rc = mdb_cursor_get(cursor, &k, &v, MDB_SET_RANGE);
+
+    if (rc == 0 && k.mv_size == NANGO_KEY_LEN
+        && memcmp(k.mv_data, key, NANGO_KEY_LEN) == 0)
+    {
+        rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT);
+    }
+
+    for (n = 0; rc == 0 && n < max; n++) {
+
+        if (k.mv_size != NANGO_KEY_LEN) {
+            return MDB_CORRUPTED;
+        }
+
+        memcpy(key, k.mv_data, NANGO_KEY_LEN);
+
+        if (nango_connection_decode(&c, key, nango_str(v.mv_data, v.mv_size))
+            == 0
+            && visit(data, &c) != 0)
+        {
+            break;
+        }
+
+        rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT);
     }
 
     return rc;

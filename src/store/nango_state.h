@@ -91,6 +91,18 @@ int nango_reader_connection(nango_reader_t *reader,
     const unsigned char key[NANGO_KEY_LEN], nango_connection_t *c,
     nango_error_t *err);
 
+/*
+ * In a snapshot: calls visit for at most max connections, tombstones too, in
+ * the order of their keys, those behind key only.  key is set to the last one
+ * that was looked at, so that the next call, perhaps in another snapshot, goes
+ * on there.  c is valid during the call only.  visit returns other than 0 to
+ * stop.  1: there may be more, 0: that was the end, -1 and *err.  Records that
+ * cannot be read are passed over.
+ */
+int nango_reader_all(nango_reader_t *reader, unsigned char key[NANGO_KEY_LEN],
+    size_t max, int (*visit)(void *data, const nango_connection_t *c),
+    void *data, nango_error_t *err);
+
 
 /*
  * The connections of an owner, newest first: those of the environment whose

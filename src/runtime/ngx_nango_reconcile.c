@@ -1,0 +1,1128 @@
+/*
+ * Copyright (C) nginx-nango authors
+ *
+ * See ngx_nango_reconcile.h.  One run, of one environment at a time:
+ *
+ *   list    Nango's connections, page by page.  Each is compared with the
+ *           state; what is missing here, or has another status or other tags,
+ *           is repaired.  Its key goes into a Bloom filter.
+ *   count   The state's connections, a portion at a time.  Those that were not
+ *           listed may have vanished.  If these are more than a fifth, and
+ *           more than ten, the key probably belongs to another environment:
+ *           stop, and say so.
+ *   check   The state's connections again.  Nango is asked for each that was
+ *           not listed (paging skips rows when others are deleted), and for
+ *           each that was, though it was deleted here.
+ *
+ * Neither a list of the connections is kept in memory nor a snapshot of the
+ * state over a wait.  A false positive of the filter leaves a connection that
+ * has vanished for the next run, whose filter has other positions.
+ *
+ * Each repair is an event, signed like Nango's, so that the state has no other
+ * way to change.  What was heard of a connection since the run began is newer
+ * than what a page says, and is left alone.
+ */
+
+#include "ngx_nango_reconcile.h"
+#include "ngx_nango_curl.h"
+#include "ngx_nango_event.h"
+#include "ngx_nango_leader.h"
+#include "ngx_nango_shared.h"
+#include "ngx_nango_store.h"
+
+#include "nango_json.h"
+
+
+/* ms */
+#define NGX_NANGO_RECONCILE_IDLE     250
+#define NGX_NANGO_RECONCILE_NEXT     1
+#define NGX_NANGO_RECONCILE_LOW      1000
+#define NGX_NANGO_RECONCILE_RETRY    (30 * 1000)
+
+/* Clocks and pages: what changed so shortly before it is left alone too. */
+#define NGX_NANGO_RECONCILE_MARGIN   2000
+
+#define NGX_NANGO_RECONCILE_PAGE     200
+#define NGX_NANGO_RECONCILE_PORTION  500
+
+/* Bits of the filter for a connection, and at least. */
+#define NGX_NANGO_RECONCILE_BITS     16
+#define NGX_NANGO_RECONCILE_MIN      (1024 * 1024)
+#define NGX_NANGO_RECONCILE_MAX      ((uint64_t) 1 << 32)
+
+
+typedef enum {
+    NGX_NANGO_RECONCILE_NONE = 0,
+    NGX_NANGO_RECONCILE_LIST,
+    NGX_NANGO_RECONCILE_COUNT,
+    NGX_NANGO_RECONCILE_CHECK
+} ngx_nango_reconcile_e;
+
+
+typedef struct {
+    ngx_nango_environment_t  **environments;
+    ngx_uint_t                 n;
+    ngx_event_t                event;
+
+    /* Of the run. */
+    ngx_nango_reconcile_e      phase;
+    ngx_nango_environment_t   *environment;
+    ngx_nango_transfer_t      *transfer;
+    uint64_t                   started;     /* ms since 1970 */
+    uint64_t                   seed;
+    uint64_t                   bits;
+    u_char                    *filter;
+    ngx_uint_t                 page;
+    ngx_uint_t                 limit;
+    u_char                     key[NANGO_KEY_LEN];      /* in the walk */
+
+    /* The one that Nango is asked for; malloc()ed. */
+    u_char                    *asked;
+    nango_str_t                integration;
+    nango_str_t                connection_id;
+    u_char                     asked_key[NANGO_KEY_LEN];
+
+    uint64_t                   listed;
+    uint64_t                   live;
+    uint64_t                   gone;
+    ngx_uint_t                 missing;
+    ngx_uint_t                 vanished;
+    ngx_uint_t                 status;
+    ngx_uint_t                 tags;
+
+    unsigned                   failed:1;    /* as last logged */
+} ngx_nango_reconcile_t;
+
+
+static void ngx_nango_reconcile_handler(ngx_event_t *ev);
+static void ngx_nango_reconcile_begin(ngx_nango_reconcile_t *rec);
+static ngx_nango_environment_t *ngx_nango_reconcile_due(
+    ngx_nango_reconcile_t *rec);
+static ngx_int_t ngx_nango_reconcile_filter(ngx_nango_reconcile_t *rec);
+static void ngx_nango_reconcile_end(ngx_nango_reconcile_t *rec,
+    ngx_msec_t retry);
+static void ngx_nango_reconcile_abandon(ngx_nango_reconcile_t *rec);
+static void ngx_nango_reconcile_again(ngx_nango_reconcile_t *rec,
+    ngx_msec_t ms);
+static ngx_int_t ngx_nango_reconcile_ask(ngx_nango_reconcile_t *rec,
+    char *path, ngx_nango_transfer_pt handler);
+static ngx_int_t ngx_nango_reconcile_answered(ngx_nango_reconcile_t *rec,
+    ngx_nango_transfer_t *t);
+
+static void ngx_nango_reconcile_list(ngx_nango_reconcile_t *rec);
+static void ngx_nango_reconcile_listed(ngx_nango_transfer_t *t);
+static ngx_int_t ngx_nango_reconcile_page(ngx_nango_reconcile_t *rec,
+    nango_str_t reply, ngx_uint_t *n);
+static ngx_int_t ngx_nango_reconcile_compare(ngx_nango_reconcile_t *rec,
+    nango_reader_t *reader, nango_event_t *event, ngx_uint_t asked);
+static ngx_uint_t ngx_nango_reconcile_same_tags(const nango_connection_t *c,
+    const nango_event_t *event);
+static ngx_int_t ngx_nango_reconcile_repair(ngx_nango_reconcile_t *rec,
+    nango_event_t *event, ngx_uint_t *count, ngx_nango_counter_e counter);
+
+static void ngx_nango_reconcile_count(ngx_nango_reconcile_t *rec);
+static int ngx_nango_reconcile_counted(void *data,
+    const nango_connection_t *c);
+static void ngx_nango_reconcile_check(ngx_nango_reconcile_t *rec);
+static int ngx_nango_reconcile_checked(void *data,
+    const nango_connection_t *c);
+static ngx_int_t ngx_nango_reconcile_want(ngx_nango_reconcile_t *rec,
+    const nango_connection_t *c);
+static void ngx_nango_reconcile_confirmed(ngx_nango_transfer_t *t);
+static ngx_int_t ngx_nango_reconcile_confirm(ngx_nango_reconcile_t *rec,
+    ngx_nango_transfer_t *t);
+
+static void ngx_nango_filter_add(ngx_nango_reconcile_t *rec,
+    const u_char *key);
+static ngx_uint_t ngx_nango_filter_has(ngx_nango_reconcile_t *rec,
+    const u_char *key);
+static uint64_t ngx_nango_filter_bit(ngx_nango_reconcile_t *rec,
+    const u_char *key, ngx_uint_t i);
+
+
+static ngx_nango_reconcile_t  ngx_nango_reconcile;
+static ngx_connection_t       ngx_nango_reconcile_dummy;
+
+
+void
+ngx_nango_reconcile_init(ngx_cycle_t *cycle,
+    ngx_nango_environment_t **environments, ngx_uint_t n)
+{
+    ngx_nango_reconcile_t  *rec;
+
+    rec = &ngx_nango_reconcile;
+
+    ngx_memzero(rec, sizeof(ngx_nango_reconcile_t));
+
+    rec->environments = environments;
+    rec->n = n;
+
+    ngx_nango_reconcile_dummy.fd = (ngx_socket_t) -1;
+
+    rec->event.handler = ngx_nango_reconcile_handler;
+    rec->event.log = cycle->log;
+    rec->event.data = &ngx_nango_reconcile_dummy;
+
+    /* It does not keep a worker from exiting. */
+    rec->event.cancelable = 1;
+
+    ngx_add_timer(&rec->event, NGX_NANGO_RECONCILE_IDLE);
+}
+
+
+void
+ngx_nango_reconcile_exit(void)
+{
+    ngx_nango_reconcile_t  *rec;
+
+    rec = &ngx_nango_reconcile;
+
+    if (rec->event.handler == NULL) {
+        return;
+    }
+
+    ngx_nango_reconcile_abandon(rec);
+
+    if (rec->event.timer_set) {
+        ngx_del_timer(&rec->event);
+    }
+}
+
+
+static void
+ngx_nango_reconcile_handler(ngx_event_t *ev)
+{
+    ngx_nango_reconcile_t  *rec;
+
+    rec = &ngx_nango_reconcile;
+
+    if (ngx_exiting || !ngx_nango_leading()) {
+        ngx_nango_reconcile_abandon(rec);
+        ngx_nango_reconcile_again(rec, NGX_NANGO_RECONCILE_IDLE);
+        return;
+    }
+
+    if (rec->phase != NGX_NANGO_RECONCILE_NONE
+        && (ngx_nango_account_blocked(&rec->environment->account)
+            || ngx_nango_account_low(&rec->environment->account)))
+    {
+        /* What is left of the budget is for people who wait. */
+
+        ngx_nango_reconcile_again(rec, NGX_NANGO_RECONCILE_LOW);
+        return;
+    }
+
+    switch (rec->phase) {
+
+    case NGX_NANGO_RECONCILE_NONE:
+        ngx_nango_reconcile_begin(rec);
+        break;
+
+    case NGX_NANGO_RECONCILE_LIST:
+        ngx_nango_reconcile_list(rec);
+        break;
+
+    case NGX_NANGO_RECONCILE_COUNT:
+        ngx_nango_reconcile_count(rec);
+        break;
+
+    default: /* NGX_NANGO_RECONCILE_CHECK */
+        ngx_nango_reconcile_check(rec);
+        break;
+    }
+}
+
+
+static void
+ngx_nango_reconcile_begin(ngx_nango_reconcile_t *rec)
+{
+    ngx_nango_environment_t  *env;
+
+    env = ngx_nango_reconcile_due(rec);
+
+    if (env == NULL
+        || ngx_nango_account_blocked(&env->account)
+        || ngx_nango_account_low(&env->account)
+        || ngx_nango_reconcile_filter(rec) != NGX_OK)
+    {
+        ngx_nango_reconcile_again(rec, NGX_NANGO_RECONCILE_IDLE);
+        return;
+    }
+
+    rec->environment = env;
+    rec->phase = NGX_NANGO_RECONCILE_LIST;
+    rec->started = ngx_nango_now();
+    rec->seed = ngx_nango_ticks() * 0x9e3779b97f4a7c15;
+    rec->page = 0;
+    rec->limit = NGX_NANGO_RECONCILE_PAGE;
+    rec->listed = 0;
+    rec->live = 0;
+    rec->gone = 0;
+    rec->missing = 0;
+    rec->vanished = 0;
+    rec->status = 0;
+    rec->tags = 0;
+
+    ngx_nango_reconcile_list(rec);
+}
+
+
+static ngx_nango_environment_t *
+ngx_nango_reconcile_due(ngx_nango_reconcile_t *rec)
+{
+    uint64_t                  now;
+    ngx_uint_t                i;
+    ngx_atomic_t             *last;
+    ngx_nango_environment_t  *env;
+
+    now = ngx_nango_now();
+
+    if (ngx_nango_leader_gap()) {
+
+        /* Events are missing: all of them, now. */
+
+        for (i = 0; i < rec->n; i++) {
+            last = ngx_nango_reconciled(rec->environments[i]->key);
+
+            if (last) {
+                *last = 0;
+            }
+        }
+    }
+
+    for (i = 0; i < rec->n; i++) {
+        env = rec->environments[i];
+
+        if (env->reconcile == 0 || env->authorization.len == 0) {
+            continue;
+        }
+
+        last = ngx_nango_reconciled(env->key);
+
+        /* A clock that was set back does not stop it. */
+
+        if (last && (*last + env->reconcile <= now || *last > now + 3600000)) {
+            return env;
+        }
+    }
+
+    return NULL;
+}
+
+
+static ngx_int_t
+ngx_nango_reconcile_filter(ngx_nango_reconcile_t *rec)
+{
+    uint64_t         want;
+    nango_rc_e       rc;
+    nango_error_t    err;
+    nango_counts_t   counts;
+    nango_reader_t  *reader;
+
+    reader = ngx_nango_store_snapshot();
+
+    if (reader == NULL) {
+        return NGX_ERROR;
+    }
+
+    rc = nango_reader_counts(reader, &counts, &err);
+
+    nango_reader_end(reader);
+
+    if (rc != NANGO_OK) {
+        return NGX_ERROR;
+    }
+
+    want = (counts.valid + counts.invalid + counts.tombstones)
+           * NGX_NANGO_RECONCILE_BITS;
+
+    rec->bits = NGX_NANGO_RECONCILE_MIN;
+
+    while (rec->bits < want && rec->bits < NGX_NANGO_RECONCILE_MAX) {
+        rec->bits *= 2;
+    }
+
+    rec->filter = calloc(1, rec->bits / 8);
+
+    return rec->filter ? NGX_OK : NGX_ERROR;
+}
+
+
+/* retry: it has failed, and is begun again after so many ms at the latest. */
+
+static void
+ngx_nango_reconcile_end(ngx_nango_reconcile_t *rec, ngx_msec_t retry)
+{
+    uint64_t       now;
+    ngx_atomic_t  *last;
+
+    now = ngx_nango_now();
+
+    last = ngx_nango_reconciled(rec->environment->key);
+
+    if (last) {
+        *last = (ngx_atomic_uint_t) now;
+
+        if (retry && retry < rec->environment->reconcile) {
+            *last -= rec->environment->reconcile - retry;
+        }
+    }
+
+    if (!retry) {
+
+        if (rec->failed) {
+            rec->failed = 0;
+            ngx_log_error(NGX_LOG_NOTICE, ngx_cycle->log, 0,
+                          "nango: environment \"%V\" can be compared with "
+                          "Nango again", &rec->environment->name);
+        }
+
+        if (rec->missing || rec->vanished || rec->status || rec->tags) {
+            ngx_log_error(NGX_LOG_WARN, ngx_cycle->log, 0,
+                          "nango: environment \"%V\" differed from Nango: of "
+                          "%uL connections %ui were missing, %ui had "
+                          "vanished, %ui had another status, %ui other tags; "
+                          "repaired", &rec->environment->name, rec->listed,
+                          rec->missing, rec->vanished, rec->status,
+                          rec->tags);
+        }
+    }
+
+    ngx_nango_reconcile_abandon(rec);
+    ngx_nango_reconcile_again(rec, NGX_NANGO_RECONCILE_IDLE);
+}
+
+
+static void
+ngx_nango_reconcile_abandon(ngx_nango_reconcile_t *rec)
+{
+    if (rec->transfer) {
+        ngx_nango_transfer_abandon(rec->transfer);
+        rec->transfer = NULL;
+    }
+
+    free(rec->filter);
+    rec->filter = NULL;
+
+    free(rec->asked);
+    rec->asked = NULL;
+
+    rec->phase = NGX_NANGO_RECONCILE_NONE;
+}
+
+
+static void
+ngx_nango_reconcile_again(ngx_nango_reconcile_t *rec, ngx_msec_t ms)
+{
+    if (rec->event.timer_set) {
+        ngx_del_timer(&rec->event);
+    }
+
+    if (!ngx_exiting) {
+        ngx_add_timer(&rec->event, ms);
+    }
+}
+
+
+/* Takes path over. */
+
+static ngx_int_t
+ngx_nango_reconcile_ask(ngx_nango_reconcile_t *rec, char *path,
+    ngx_nango_transfer_pt handler)
+{
+    ngx_nango_transfer_t  *t;
+
+    t = ngx_nango_transfer_create();
+
+    if (t == NULL || path == NULL) {
+        free(t);
+        free(path);
+        return NGX_ERROR;
+    }
+
+    t->environment = rec->environment;
+    t->method = "GET";
+    t->path = path;
+    t->path_memory = path;
+    t->handler = handler;
+    t->data = rec;
+
+    if (ngx_nango_transfer_start(t) != NGX_OK) {
+        ngx_nango_transfer_free(t);
+        return NGX_ERROR;
+    }
+
+    rec->transfer = t;
+
+    return NGX_OK;
+}
+
+
+/* NGX_OK: it is a reply; NGX_AGAIN: to be asked again; NGX_ERROR: failed. */
+
+static ngx_int_t
+ngx_nango_reconcile_answered(ngx_nango_reconcile_t *rec,
+    ngx_nango_transfer_t *t)
+{
+    rec->transfer = NULL;
+
+    if (t->outcome == NGX_NANGO_TRANSFER_DONE) {
+
+        if (t->status != 429) {
+            return NGX_OK;
+        }
+
+        (void) ngx_nango_account_limited(&rec->environment->account,
+                                         t->retry_after, ngx_cycle->log);
+        return NGX_AGAIN;
+    }
+
+    if (!rec->failed) {
+        rec->failed = 1;
+        ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0,
+                      "nango: environment \"%V\" cannot be compared with "
+                      "Nango: %s", &rec->environment->name,
+                      t->error ? t->error : "no answer in time");
+    }
+
+    return NGX_ERROR;
+}
+
+
+static void
+ngx_nango_reconcile_list(ngx_nango_reconcile_t *rec)
+{
+    char  *path;
+
+    path = malloc(sizeof("/connections?limit=&page=") + 2 * NGX_INT_T_LEN);
+
+    if (path) {
+        (void) ngx_sprintf((u_char *) path, "/connections?limit=%ui&page=%ui%Z",
+                           rec->limit, rec->page);
+    }
+
+    if (ngx_nango_reconcile_ask(rec, path, ngx_nango_reconcile_listed)
+        != NGX_OK)
+    {
+        ngx_nango_reconcile_end(rec, NGX_NANGO_RECONCILE_RETRY);
+    }
+}
+
+
+static void
+ngx_nango_reconcile_listed(ngx_nango_transfer_t *t)
+{
+    ngx_int_t               rc;
+    ngx_uint_t              n;
+    nango_api_error_t       error;
+    ngx_nango_reconcile_t  *rec;
+
+    rec = t->data;
+
+    /* Pages that are too long: shorter ones, from where this one begins. */
+
+    if (t->outcome == NGX_NANGO_TRANSFER_MALFORMED && rec->limit > 1) {
+        rec->transfer = NULL;
+        rec->page *= 2;
+        rec->limit /= 2;
+        ngx_nango_reconcile_again(rec, NGX_NANGO_RECONCILE_NEXT);
+        return;
+    }
+
+    rc = ngx_nango_reconcile_answered(rec, t);
+
+    if (rc == NGX_AGAIN) {
+        ngx_nango_reconcile_again(rec, NGX_NANGO_RECONCILE_LOW);
+        return;
+    }
+
+    n = 0;
+
+    if (rc == NGX_OK) {
+        rc = NGX_ERROR;
+
+        if (t->status == 200 && t->json) {
+            rc = ngx_nango_reconcile_page(rec, ngx_nango_str(&t->reply), &n);
+        }
+
+        if (rc == NGX_BUSY) {
+            /* The store is not to be read or written now. */
+            ngx_nango_reconcile_again(rec, NGX_NANGO_RECONCILE_LOW);
+            return;
+        }
+
+        if (rc == NGX_ERROR && !rec->failed) {
+            rec->failed = 1;
+            nango_api_error_parse(&error, ngx_nango_str(&t->reply));
+
+            ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0,
+                          "nango: environment \"%V\" cannot be compared with "
+                          "Nango: GET /connections answered %ui, not a list: "
+                          "\"%s\", \"%s\"", &rec->environment->name, t->status,
+                          error.code, error.message);
+        }
+    }
+
+    if (rc != NGX_OK) {
+        ngx_nango_reconcile_end(rec, NGX_NANGO_RECONCILE_RETRY);
+        return;
+    }
+
+    rec->listed += n;
+
+    if (n == rec->limit) {
+        rec->page++;
+
+    } else {
+        rec->phase = NGX_NANGO_RECONCILE_COUNT;
+        ngx_memzero(rec->key, NANGO_KEY_LEN);
+    }
+
+    ngx_nango_reconcile_again(rec, NGX_NANGO_RECONCILE_NEXT);
+}
+
+
+/* NGX_BUSY: the store; the page is asked for again. */
+
+static ngx_int_t
+ngx_nango_reconcile_page(ngx_nango_reconcile_t *rec, nango_str_t reply,
+    ngx_uint_t *n)
+{
+    int                   more;
+    ngx_int_t             rc;
+    nango_str_t           name, element;
+    nango_event_t         event;
+    nango_reader_t       *reader;
+    nango_json_walk_t     w;
+    nango_json_member_t   list[] = {
+        { nango_string("connections"), nango_null_str }
+    };
+
+    if (nango_json_members(reply, list, 1) != NANGO_JSON_OBJECT
+        || !nango_json_walk(&w, list[0].value) || w.object)
+    {
+        return NGX_ERROR;
+    }
+
+    reader = ngx_nango_store_snapshot();
+
+    if (reader == NULL) {
+        return NGX_BUSY;
+    }
+
+    rc = NGX_OK;
+    *n = 0;
+
+    while (rc == NGX_OK && (more = nango_json_next(&w, &name, &element)) == 1)
+    {
+        (*n)++;
+
+        if (nango_event_parse_connection(&event, element) != 0) {
+            rc = NGX_BUSY;
+            break;
+        }
+
+        rc = ngx_nango_reconcile_compare(rec, reader, &event, 0);
+
+        nango_event_free(&event);
+    }
+
+    nango_reader_end(reader);
+
+    return rc;
+}
+
+
+/*
+ * Compares what Nango says of a connection, in a list or because it was asked,
+ * and repairs.  NGX_OK, NGX_BUSY.
+ */
+
+static ngx_int_t
+ngx_nango_reconcile_compare(ngx_nango_reconcile_t *rec, nango_reader_t *reader,
+    nango_event_t *event, ngx_uint_t asked)
+{
+    int                  rc;
+    u_char               key[NANGO_KEY_LEN];
+    nango_error_t        err;
+    nango_success_e      success;
+    nango_connection_t   c;
+
+    if (event->integration.data == NULL || event->connection_id.data == NULL) {
+        /* Ids that no webhook would be understood with either. */
+        return NGX_OK;
+    }
+
+    if (nango_connection_key(key, ngx_nango_str(&rec->environment->name),
+                             event->integration, event->connection_id)
+        != 0)
+    {
+        return NGX_BUSY;
+    }
+
+    if (!asked) {
+        ngx_nango_filter_add(rec, key);
+    }
+
+    rc = nango_reader_connection(reader, key, &c, &err);
+
+    if (rc == -1) {
+        return NGX_BUSY;
+    }
+
+    success = event->success;
+
+    if (rc == 0) {
+        event->success = NANGO_SUCCESS_TRUE;
+
+        return ngx_nango_reconcile_repair(rec, event, &rec->missing,
+                                          NGX_NANGO_REPAIRS_MISSING);
+    }
+
+    if (c.updated_at + NGX_NANGO_RECONCILE_MARGIN > rec->started) {
+        return NGX_OK;
+    }
+
+    if (c.status == NANGO_STATUS_DELETED) {
+
+        /* A list may be older than the deletion: only if it was asked. */
+
+        if (!asked) {
+            return NGX_OK;
+        }
+
+        event->success = NANGO_SUCCESS_TRUE;
+
+        return ngx_nango_reconcile_repair(rec, event, &rec->missing,
+                                          NGX_NANGO_REPAIRS_MISSING);
+    }
+
+    if (event->ntags && !ngx_nango_reconcile_same_tags(&c, event)) {
+        event->operation = NANGO_OP_OVERRIDE;
+
+        /* An override says that it is valid: then its status is told. */
+
+        event->success = NANGO_SUCCESS_TRUE;
+
+        if (ngx_nango_reconcile_repair(rec, event, &rec->tags,
+                                       NGX_NANGO_REPAIRS_TAGS)
+            != NGX_OK)
+        {
+            return NGX_BUSY;
+        }
+
+        if (success == NANGO_SUCCESS_TRUE) {
+            return NGX_OK;
+        }
+
+        c.status = NANGO_STATUS_VALID;
+    }
+
+    if ((success == NANGO_SUCCESS_TRUE) == (c.status == NANGO_STATUS_VALID)) {
+        return NGX_OK;
+    }
+
+    event->operation = NANGO_OP_REFRESH;
+    event->success = success;
+
+    if (success == NANGO_SUCCESS_FALSE) {
+        event->error_type = nango_str("auth", 4);
+    }
+
+    return ngx_nango_reconcile_repair(rec, event, &rec->status,
+                                      NGX_NANGO_REPAIRS_STATUS);
+}
+
+
+static ngx_uint_t
+ngx_nango_reconcile_same_tags(const nango_connection_t *c,
+    const nango_event_t *event)
+{
+    size_t       i;
+    nango_str_t  value;
+
+    if (c->ntags != event->ntags) {
+        return 0;
+    }
+
+    for (i = 0; i < event->ntags; i++) {
+        value = nango_connection_tag(c, event->tags[i].name);
+
+        if (value.data == NULL || !nango_str_eq(value, event->tags[i].value)) {
+            return 0;
+        }
+    }
+
+    return 1;
+}
+
+
+static ngx_int_t
+ngx_nango_reconcile_repair(ngx_nango_reconcile_t *rec, nango_event_t *event,
+    ngx_uint_t *count, ngx_nango_counter_e counter)
+{
+    ngx_nango_job_t  *job;
+
+    job = ngx_nango_event_job(rec->environment, NANGO_SOURCE_REPAIR, event);
+
+    if (job == NULL) {
+        return NGX_BUSY;
+    }
+
+    if (ngx_nango_job_submit(job) != NGX_OK) {
+        ngx_nango_job_free(job);
+        return NGX_BUSY;
+    }
+
+    (*count)++;
+    ngx_nango_count(counter);
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_nango_reconcile_count(ngx_nango_reconcile_t *rec)
+{
+    int              rc;
+    nango_error_t    err;
+    nango_reader_t  *reader;
+
+    reader = ngx_nango_store_snapshot();
+
+    if (reader == NULL) {
+        ngx_nango_reconcile_again(rec, NGX_NANGO_RECONCILE_LOW);
+        return;
+    }
+
+    rc = nango_reader_all(reader, rec->key, NGX_NANGO_RECONCILE_PORTION,
+                          ngx_nango_reconcile_counted, rec, &err);
+
+    nango_reader_end(reader);
+
+    if (rc == -1) {
+        ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0, "nango: %s", err.text);
+        ngx_nango_reconcile_end(rec, NGX_NANGO_RECONCILE_RETRY);
+        return;
+    }
+
+    if (rc == 0) {
+
+        if (rec->gone > 10 && rec->gone * 5 > rec->live) {
+            ngx_log_error(NGX_LOG_CRIT, ngx_cycle->log, 0,
+                          "nango: %uL of %uL connections of environment "
+                          "\"%V\" are not in Nango's list; nothing is "
+                          "removed, since its api_key probably belongs to "
+                          "another environment", rec->gone, rec->live,
+                          &rec->environment->name);
+
+            ngx_nango_reconcile_end(rec, 0);
+            return;
+        }
+
+        rec->phase = NGX_NANGO_RECONCILE_CHECK;
+        ngx_memzero(rec->key, NANGO_KEY_LEN);
+    }
+
+    ngx_nango_reconcile_again(rec, NGX_NANGO_RECONCILE_NEXT);
+}
+
+
+static int
+ngx_nango_reconcile_counted(void *data, const nango_connection_t *c)
+{
+    ngx_nango_reconcile_t *rec = data;
+
+    if (c->status == NANGO_STATUS_DELETED
+        || !nango_str_eq(c->environment,
+                         ngx_nango_str(&rec->environment->name)))
+    {
+        return 0;
+    }
+
+    rec->live++;
+
+    if (c->updated_at + NGX_NANGO_RECONCILE_MARGIN <= rec->started
+        && !ngx_nango_filter_has(rec, c->key))
+    {
+        rec->gone++;
+    }
+
+    return 0;
+}
+
+
+static void
+ngx_nango_reconcile_check(ngx_nango_reconcile_t *rec)
+{
+    int              rc;
+    char            *path;
+    nango_error_t    err;
+    nango_reader_t  *reader;
+
+    if (rec->asked == NULL) {
+
+        reader = ngx_nango_store_snapshot();
+
+        if (reader == NULL) {
+            ngx_nango_reconcile_again(rec, NGX_NANGO_RECONCILE_LOW);
+            return;
+        }
+
+        rc = nango_reader_all(reader, rec->key, NGX_NANGO_RECONCILE_PORTION,
+                              ngx_nango_reconcile_checked, rec, &err);
+
+        nango_reader_end(reader);
+
+        if (rc == -1) {
+            ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0, "nango: %s",
+                          err.text);
+            ngx_nango_reconcile_end(rec, NGX_NANGO_RECONCILE_RETRY);
+            return;
+        }
+
+        if (rec->asked == NULL) {
+
+            if (rc == 0) {
+                ngx_nango_reconcile_end(rec, 0);
+
+            } else {
+                ngx_nango_reconcile_again(rec, NGX_NANGO_RECONCILE_NEXT);
+            }
+
+            return;
+        }
+    }
+
+    path = nango_connection_path(rec->connection_id, rec->integration);
+
+    if (ngx_nango_reconcile_ask(rec, path, ngx_nango_reconcile_confirmed)
+        != NGX_OK)
+    {
+        ngx_nango_reconcile_end(rec, NGX_NANGO_RECONCILE_RETRY);
+    }
+}
+
+
+static int
+ngx_nango_reconcile_checked(void *data, const nango_connection_t *c)
+{
+    ngx_nango_reconcile_t *rec = data;
+
+    ngx_uint_t  listed;
+
+    if (!nango_str_eq(c->environment, ngx_nango_str(&rec->environment->name))
+        || c->updated_at + NGX_NANGO_RECONCILE_MARGIN > rec->started
+        || !nango_connection_id_usable(c->connection_id))
+    {
+        return 0;
+    }
+
+    /* Live and not listed, or listed and deleted. */
+
+    listed = ngx_nango_filter_has(rec, c->key);
+
+    if (listed != (c->status == NANGO_STATUS_DELETED)) {
+        return 0;
+    }
+
+    return ngx_nango_reconcile_want(rec, c) == NGX_OK;
+}
+
+
+/* NGX_ERROR: no memory; it is left for the next run. */
+
+static ngx_int_t
+ngx_nango_reconcile_want(ngx_nango_reconcile_t *rec,
+    const nango_connection_t *c)
+{
+    rec->asked = malloc(c->integration.len + c->connection_id.len + 1);
+
+    if (rec->asked == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_memcpy(rec->asked, c->integration.data, c->integration.len);
+    ngx_memcpy(rec->asked + c->integration.len, c->connection_id.data,
+               c->connection_id.len);
+
+    rec->integration = nango_str(rec->asked, c->integration.len);
+    rec->connection_id = nango_str(rec->asked + c->integration.len,
+                                   c->connection_id.len);
+
+    ngx_memcpy(rec->asked_key, c->key, NANGO_KEY_LEN);
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_nango_reconcile_confirmed(ngx_nango_transfer_t *t)
+{
+    ngx_int_t               rc;
+    ngx_nango_reconcile_t  *rec;
+
+    rec = t->data;
+
+    rc = ngx_nango_reconcile_answered(rec, t);
+
+    if (rc == NGX_OK) {
+        rc = ngx_nango_reconcile_confirm(rec, t);
+    }
+
+    if (rc == NGX_ERROR) {
+        ngx_nango_reconcile_end(rec, NGX_NANGO_RECONCILE_RETRY);
+        return;
+    }
+
+    if (rc == NGX_OK) {
+        free(rec->asked);
+        rec->asked = NULL;
+    }
+
+    ngx_nango_reconcile_again(rec, rc == NGX_OK ? NGX_NANGO_RECONCILE_NEXT
+                                                : NGX_NANGO_RECONCILE_LOW);
+}
+
+
+/* NGX_BUSY: the store; Nango is asked again. */
+
+static ngx_int_t
+ngx_nango_reconcile_confirm(ngx_nango_reconcile_t *rec,
+    ngx_nango_transfer_t *t)
+{
+    int                  rc;
+    ngx_int_t            ok;
+    nango_error_t        err;
+    nango_event_t        event;
+    nango_reader_t      *reader;
+    nango_api_error_t    error;
+    nango_connection_t   c;
+
+    reader = ngx_nango_store_snapshot();
+
+    if (reader == NULL) {
+        return NGX_BUSY;
+    }
+
+    ok = NGX_OK;
+
+    if (t->status == 200 && t->json) {
+
+        if (nango_event_parse_connection(&event, ngx_nango_str(&t->reply))
+            != 0)
+        {
+            ok = NGX_BUSY;
+
+        } else if (nango_str_eq(event.integration, rec->integration)
+                   && nango_str_eq(event.connection_id, rec->connection_id))
+        {
+            ok = ngx_nango_reconcile_compare(rec, reader, &event, 1);
+        }
+
+        nango_event_free(&event);
+        nango_reader_end(reader);
+
+        return ok;
+    }
+
+    nango_api_error_parse(&error, ngx_nango_str(&t->reply));
+
+    rc = nango_reader_connection(reader, rec->asked_key, &c, &err);
+
+    ngx_memzero(&event, sizeof(nango_event_t));
+
+    event.type = NANGO_TYPE_AUTH;
+    event.integration = rec->integration;
+    event.connection_id = rec->connection_id;
+
+    if (rc != 1 || c.status == NANGO_STATUS_DELETED
+        || c.updated_at + NGX_NANGO_RECONCILE_MARGIN > rec->started)
+    {
+        ok = (rc == -1) ? NGX_BUSY : NGX_OK;
+
+    } else if (t->status == 404
+               && ngx_strcmp(error.code, "not_found") == 0)
+    {
+        event.operation = NANGO_OP_DELETION;
+        event.success = NANGO_SUCCESS_TRUE;
+
+        ok = ngx_nango_reconcile_repair(rec, &event, &rec->vanished,
+                                        NGX_NANGO_REPAIRS_VANISHED);
+
+    } else if (ngx_strcmp(error.code, "invalid_credentials") == 0) {
+
+        if (c.status == NANGO_STATUS_VALID) {
+            event.operation = NANGO_OP_REFRESH;
+            event.success = NANGO_SUCCESS_FALSE;
+            event.error_type = nango_str(error.code, ngx_strlen(error.code));
+            event.error_text = nango_str(error.message,
+                                         ngx_strlen(error.message));
+
+            ok = ngx_nango_reconcile_repair(rec, &event, &rec->status,
+                                            NGX_NANGO_REPAIRS_STATUS);
+        }
+
+    } else {
+        ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0,
+                      "nango: environment \"%V\" cannot be compared with "
+                      "Nango: GET /connections/{connectionId} answered %ui: "
+                      "\"%s\", \"%s\"", &rec->environment->name, t->status,
+                      error.code, error.message);
+        ok = (t->status == 401) ? NGX_ERROR : NGX_OK;
+    }
+
+    nango_reader_end(reader);
+
+    return ok;
+}
+
+
+static void
+ngx_nango_filter_add(ngx_nango_reconcile_t *rec, const u_char *key)
+{
+    uint64_t    bit;
+    ngx_uint_t  i;
+
+    for (i = 0; i < 4; i++) {
+        bit = ngx_nango_filter_bit(rec, key, i);
+        rec->filter[bit / 8] |= (u_char) (1 << (bit % 8));
+    }
+}
+
+
+static ngx_uint_t
+ngx_nango_filter_has(ngx_nango_reconcile_t *rec, const u_char *key)
+{
+    uint64_t    bit;
+    ngx_uint_t  i;
+
+    for (i = 0; i < 4; i++) {
+        bit = ngx_nango_filter_bit(rec, key, i);
+
+        if (!(rec->filter[bit / 8] & (1 << (bit % 8)))) {
+            return 0;
+        }
+    }
+
+    return 1;
+}
+
+
+/* Keys are of SHA-256; the seed makes other positions of them in each run. */
+
+static uint64_t
+ngx_nango_filter_bit(ngx_nango_reconcile_t *rec, const u_char *key,
+    ngx_uint_t i)
+{
+    uint64_t  a, b;
+
+    ngx_memcpy(&a, key, sizeof(uint64_t));
+    ngx_memcpy(&b, key + sizeof(uint64_t), sizeof(uint64_t));
+
+    a ^= rec->seed;
+    a *= 0x9e3779b97f4a7c15;
+    a ^= a >> 29;
+
+    return (a + i * (b | 1)) & (rec->bits - 1);
+}
