@@ -281,6 +281,13 @@ ngx_http_nango_verify_stale(ngx_http_request_t *r, nango_reader_t *reader,
     nango_error_t        err;
     nango_connection_t   c;
 
+    if (ver->check.wait.sequence > nango_reader_applied(reader)) {
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "nango: what Nango said of a connection is not "
+                      "recorded, since the state is behind the log");
+        return NGX_BUSY;
+    }
+
     rc = nango_reader_connection(reader, ver->key, &c, &err);
 
     if (rc == -1) {

@@ -39,6 +39,9 @@
 #define NGX_NANGO_RECONCILE_LOW      1000
 #define NGX_NANGO_RECONCILE_RETRY    (30 * 1000)
 
+/* A worker that has just started has more urgent things to ask Nango. */
+#define NGX_NANGO_RECONCILE_START    3000
+
 /* Clocks and pages: what changed so shortly before it is left alone too. */
 #define NGX_NANGO_RECONCILE_MARGIN   2000
 
@@ -63,6 +66,7 @@ typedef struct {
     ngx_nango_environment_t  **environments;
     ngx_uint_t                 n;
     ngx_event_t                event;
+    ngx_msec_t                 start;
 
     /* Of the run. */
     ngx_nango_reconcile_e      phase;
@@ -156,6 +160,7 @@ ngx_nango_reconcile_init(ngx_cycle_t *cycle,
 
     rec->environments = environments;
     rec->n = n;
+    rec->start = ngx_current_msec + NGX_NANGO_RECONCILE_START;
 
     ngx_nango_reconcile_dummy.fd = (ngx_socket_t) -1;
 
@@ -274,6 +279,10 @@ ngx_nango_reconcile_due(ngx_nango_reconcile_t *rec)
     ngx_uint_t                i;
     ngx_atomic_t             *last;
     ngx_nango_environment_t  *env;
+
+    if ((ngx_msec_int_t) (ngx_current_msec - rec->start) < 0) {
+        return NULL;
+    }
 
     now = ngx_nango_now();
 
