@@ -145,6 +145,13 @@ static ngx_command_t  ngx_http_nango_commands[] = {
       0,
       NULL },
 
+    { ngx_string("nango_catalog"),
+      NGX_HTTP_NANGO_CONTENT_CONF|NGX_CONF_NOARGS|NGX_CONF_TAKE1,
+      ngx_http_nango_catalog,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
     { ngx_string("nango_require"),
       NGX_HTTP_LOC_CONF|NGX_HTTP_LIF_CONF|NGX_CONF_1MORE,
       ngx_http_nango_require,
@@ -409,6 +416,10 @@ ngx_http_nango_init_process(ngx_cycle_t *cycle)
                       "be asked of Nango");
     }
 
+    if (ngx_http_nango_catalog_init(env, n) != NGX_OK) {
+        ngx_log_error(NGX_LOG_CRIT, cycle->log, 0, "nango: no memory");
+    }
+
     if (nmcf->store.path.len == 0) {
         return NGX_OK;
     }
@@ -437,5 +448,6 @@ ngx_http_nango_exit_process(ngx_cycle_t *cycle)
     ngx_nango_reconcile_exit();
     ngx_nango_store_exit(cycle);
     ngx_nango_credential_exit();
+    ngx_http_nango_catalog_exit();
     ngx_nango_curl_exit();
 }

@@ -270,6 +270,10 @@ char *ngx_http_nango_require(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_nango_require_merge(ngx_conf_t *cf,
     ngx_http_nango_loc_conf_t *prev, ngx_http_nango_loc_conf_t *conf);
 ngx_uint_t ngx_http_nango_require_proxies(ngx_http_nango_loc_conf_t *conf);
+char *ngx_http_nango_catalog(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+ngx_int_t ngx_http_nango_catalog_init(ngx_nango_environment_t **environments,
+    ngx_uint_t n);
+void ngx_http_nango_catalog_exit(void);
 char *ngx_http_nango_connections(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 char *ngx_http_nango_webhook(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
