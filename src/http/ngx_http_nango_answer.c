@@ -237,12 +237,7 @@ ngx_http_nango_finish(ngx_http_request_t *r, ngx_int_t rc)
 void
 ngx_http_nango_hold(ngx_http_request_t *r)
 {
-    /* Else nobody would read on: the rest of a body that is discarded. */
-
-    if (!r->discard_body) {
-        r->read_event_handler = ngx_http_test_reading;
-    }
-
+    r->read_event_handler = ngx_http_test_reading;
     r->write_event_handler = ngx_http_request_empty_handler;
 }
 

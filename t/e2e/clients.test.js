@@ -10,6 +10,7 @@ const assert = require('node:assert');
 const { execFileSync } = require('node:child_process');
 const fs = require('node:fs');
 const http2 = require('node:http2');
+const os = require('node:os');
 const path = require('node:path');
 const nodeTest = require('node:test');
 
@@ -820,4 +821,337 @@ test('thousands of idle clients', {}, async (t) => {
     /* No request's memory is kept for them. */
 
     assert.ok(used.nango < used.plain + 4096);
+});
+
+
+const HTTP2 = execFileSync('/bin/sh', ['-c', '"$0" -V 2>&1',
+    process.env.NGINX || '/usr/sbin/nginx'], { encoding: 'utf8' })
+    .includes('--with-http_v2_module');
+
+
+/* An nginx that speaks HTTP/2, and where: plain, and in TLS. */
+async function speaking(t, api) {
+    const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'nango-e2e-'));
+    const [plain, tls] = [await freePort(), await freePort()];
+    const options = settings(api);
+
+    t.after(() => fs.rmSync(dir, { recursive: true, force: true }));
+
+    execFileSync('openssl', ['req', '-x509', '-newkey', 'rsa:2048', '-nodes',
+        '-keyout', `${dir}/key`, '-out', `${dir}/cert`, '-days', '1', '-subj',
+        '/CN=localhost'], { stdio: 'ignore' });
+
+    options.server += `
+        listen 127.0.0.1:${plain} http2;
+        listen 127.0.0.1:${tls} ssl http2;
+        ssl_certificate     ${dir}/cert;
+        ssl_certificate_key ${dir}/key;
+        http2_recv_timeout  5s;`;
+
+    const nginx = await running(t, options);
+
+    nginx.urls = [`http://127.0.0.1:${plain}`, `https://127.0.0.1:${tls}`];
+
+    return nginx;
+}
+
+
+function connect(t, url, options) {
+    const client = http2.connect(url, { rejectUnauthorized: false,
+                                        ...options });
+
+    client.on('error', () => {});
+    t.after(() => client.destroy());
+
+    return client;
+}
+
+
+/* A stream; done resolves to the answer, or to how it ended. */
+function stream(client, method, url, headers) {
+    const one = client.request({ ':method': method, ':path': url, ...headers },
+                               { endStream: method === 'GET' });
+    const parts = [];
+    let fields;
+
+    one.done = new Promise((resolve) => {
+        one.on('response', (seen) => { fields = seen; });
+        one.on('data', (part) => parts.push(part));
+        one.on('error', () => {});
+        one.on('close', () => {
+            const text = Buffer.concat(parts).toString();
+
+            resolve({ status: fields && fields[':status'], text,
+                      json: /^\{/.test(text) && one.rstCode === 0
+                            ? JSON.parse(text) : undefined });
+        });
+    });
+
+    return one;
+}
+
+
+/* Without a length, where it is not asked for. */
+function webhook(client, body, length, key) {
+    const one = stream(client, 'POST', '/webhook', {
+        ...signed(body, key),
+        ...(length ? { 'content-length': body.length } : {}),
+    });
+
+    one.end(body);
+
+    return one.done;
+}
+
+
+const NEEDS = { skip: HTTP2 ? false : 'this nginx has no HTTP/2' };
+
+
+test('HTTP/2: every endpoint, bodies of every size, many streams', NEEDS,
+     async (t) =>
+{
+    const read = bodies(t);
+    const api = await nango(t);
+    const nginx = await speaking(t, api.port);
+    const sent = [];
+
+    for (const url of nginx.urls) {
+        const client = connect(t, url);
+
+        for (const size of [0, 1, MEMORY - 1, MEMORY, MEMORY + 1,
+                            4 * MEMORY]) {
+            for (const length of [true, false]) {
+                const body = size < 2 ? Buffer.alloc(size, '1') : fresh(size);
+                const { status, json } = await webhook(client, body, length);
+
+                sent.push(body);
+                assert.deepStrictEqual([size, status], [size, 200]);
+                assert.strictEqual(json.sequence, sent.length);
+            }
+        }
+
+        /* Byte by byte, in frames of their own. */
+
+        const slow = fresh();
+        const one = stream(client, 'POST', '/webhook', signed(slow));
+
+        for (let i = 0; i < slow.length; i++) {
+            one.write(slow.subarray(i, i + 1));
+            await sleep(1);
+        }
+
+        one.end();
+        assert.strictEqual((await one.done).status, 200);
+        sent.push(slow);
+
+        /* All at once, some of them beyond what nginx takes in one go. */
+
+        const many = Array.from({ length: 200 }, (_, i) => fresh(
+            i % 20 ? 0 : 3 * MEMORY, '42'));
+        const seen = await Promise.all(many.flatMap((body, i) => [
+            webhook(client, body, i % 2),
+            webhook(client, body, i % 2, 'another key'),
+            i % 4 ? stream(client, 'GET', '/connections',
+                           { 'x-user': '42' }).done
+                  : stream(client, 'POST', '/session',
+                           { 'x-user': '42' }).end().done,
+        ]));
+
+        assert.deepStrictEqual(seen.map(({ status }) => status),
+                               many.flatMap(() => [200, 401, 200]));
+        sent.push(...many);
+
+        /* Refused before, and after, its body was read. */
+
+        for (const [headers, status] of [
+            [{}, 401], [signed(Buffer.from('other')), 401],
+            [{ ...signed(slow), 'content-length': 80 << 20 }, 413],
+        ]) {
+            const refused = stream(client, 'POST', '/webhook', headers);
+
+            refused.write(fresh(4 * MEMORY));
+
+            if (!headers['content-length']) {
+                refused.end();
+            }
+
+            assert.strictEqual((await refused.done).status, status);
+        }
+
+        assert.strictEqual((await stream(client, 'GET', '/plain').done).text,
+                           'plain\n');
+        await new Promise((resolve) => { client.close(resolve); });
+    }
+
+    const events = read(nginx);
+
+    assert.strictEqual(events.length, sent.length);
+
+    for (const body of sent) {
+        assert.ok(events.some((e) => e.bytes.equals(body)));
+    }
+
+    await until('nobody', async () => await active(nginx) === 0);
+    assert.deepStrictEqual(temporary(nginx), []);
+    calm(nginx);
+});
+
+
+/* As above, but it is one stream that ends, and others that go on. */
+const STREAMS = {
+    'after the headers': {
+        send: (client) => stream(client, 'POST', '/webhook', {
+            ...signed('x'), 'content-length': 1 }),
+    },
+    'in a body': {
+        send: (client) => {
+            const one = stream(client, 'POST', '/webhook', signed('x'));
+
+            one.write('123');
+            return one;
+        },
+    },
+    'in a body that is a file': {
+        send: (client) => {
+            const one = stream(client, 'POST', '/webhook', signed('x'));
+
+            one.write(fresh(3 * MEMORY));
+            return one;
+        },
+    },
+    'in the body of a session': {
+        send: (client) => {
+            const one = stream(client, 'POST', '/session',
+                               { 'x-user': '42' });
+
+            one.write('{');
+            return one;
+        },
+    },
+    'while its webhook is being committed': {
+        hold: 'log', stored: 1,
+        send: (client) => {
+            const body = fresh();
+
+            return stream(client, 'POST', '/webhook', signed(body)).end(body);
+        },
+    },
+    'while its large webhook is being committed': {
+        hold: 'log', stored: 1,
+        send: (client) => {
+            const body = fresh(2 * MEMORY);
+
+            return stream(client, 'POST', '/webhook', signed(body)).end(body);
+        },
+    },
+    'while Nango is being asked': {
+        silent: true,
+        send: (client) => stream(client, 'POST', '/session',
+                                 { 'x-user': '42' }).end(),
+    },
+    'while it waits for the fold': {
+        hold: 'state',
+        send: (client) => stream(client, 'GET', '/connections',
+                                 { 'x-user': '42' }),
+    },
+    'in the answer, for which there is no room': {
+        narrow: true,
+        send: (client) => stream(client, 'GET', '/connections?limit=1000',
+                                 { 'x-user': 'many' }),
+    },
+};
+
+
+test('HTTP/2: streams that end at every stage leave nothing', NEEDS,
+     async (t) =>
+{
+    const read = bodies(t);
+    const api = await nango(t);
+    const nginx = await speaking(t, api.port);
+    const workers = nginx.workers();
+    let stored = 0;
+
+    for (let i = 0; i < 80; i++) {
+        const body = i < 60 ? creation(`many-${i}`, 0, { tags: {
+            end_user_id: 'many', a: 'x'.repeat(255), b: 'y'.repeat(255) } })
+                            : fresh(2 * MEMORY);
+
+        assert.strictEqual((await once(nginx.port,
+            post('/webhook', signed(body), body))).status, 200);
+        await once(nginx.port, get('/connections', { 'X-User': '42' }));
+        stored++;
+    }
+
+    await until('nobody', async () => await active(nginx) === 0);
+
+    const before = descriptors(nginx);
+
+    for (const [what, stage] of Object.entries(STREAMS)) {
+        for (const url of nginx.urls) {
+            let release;
+
+            if (stage.hold) {
+                release = await hold(t, nginx, stage.hold);
+            }
+
+            if (stage.hold === 'state') {
+                const body = fresh();
+
+                assert.strictEqual((await once(nginx.port,
+                    post('/webhook', signed(body), body))).status, 200);
+                stored++;
+            }
+
+            api.silent = Boolean(stage.silent);
+
+            const client = connect(t, url, stage.narrow
+                ? { settings: { initialWindowSize: 100 } } : {});
+            const ones = Array.from({ length: 6 }, () => stage.send(client));
+
+            if (stage.silent) {
+                await until('Nango to be asked',
+                            () => api.held.length === 6);
+            }
+
+            if (stage.narrow) {
+                ones.forEach((one) => one.pause());
+            }
+
+            await sleep(150);
+
+            /* Three by RST_STREAM, the others with their connection. */
+
+            ones.slice(0, 3).forEach((one) => one.close(
+                http2.constants.NGHTTP2_CANCEL));
+            await sleep(30);
+
+            assert.strictEqual((await stream(client, 'GET', '/plain').done)
+                .text, 'plain\n', what);
+
+            client.destroy();
+            await sleep(30);
+
+            if (release) {
+                await release();
+            }
+
+            api.speak();
+
+            if (stage.stored) {
+                stored += 6;
+                await until(`${what}: what was sent`,
+                            () => read(nginx).length >= stored);
+            }
+
+            await until(`${what}: its connection to be closed`,
+                        async () => await active(nginx) === 0);
+        }
+
+        assert.strictEqual(read(nginx).length, stored, what);
+    }
+
+    await until('descriptors to be closed', () => descriptors(nginx)
+                - api.sockets.size === before);
+    assert.deepStrictEqual(temporary(nginx), []);
+    calm(nginx, workers);
 });
