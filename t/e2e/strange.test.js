@@ -13,7 +13,7 @@ const nodeTest = require('node:test');
 const { Worker: Thread } = require('node:worker_threads');
 
 const { hmac } = require('./client');
-const { KEY, MEMORY, MOST, bodies, calm, creation, files, list, nango,
+const { KEY, MEMORY, MOST, bodies, calm, creation, files, hold, list, nango,
         running, settings, signed, temporary } = require('./edge');
 const { sleep, until } = require('./nginx');
 const { Wire, chunked, get, once, post } = require('./wire');
@@ -798,4 +798,51 @@ test('lists of large connections keep nobody waiting', {}, async (t) => {
     assert.ok(busy.plain.most < Math.max(1000, 10 * quiet.plain.most),
               `${busy.plain.most} ms`);
     calm(nginx);
+});
+
+
+test('bodies that come while the store is being opened', {}, async (t) => {
+    const read = bodies(t);
+    const nginx = await running(t, settings());
+
+    await list(nginx);
+    await nginx.stop();
+
+    /* Opening it waits for the log's writer. */
+
+    for (const patient of LONG ? [true, false] : [true]) {
+        const before = read(nginx).length;
+        const release = await hold(t, nginx);
+
+        await nginx.start();
+
+        const sent = [post, chunked].flatMap((way) => [0, MEMORY + 1,
+                                                       4 * MEMORY].map(
+            (size) => [way, creation(`early-${patient}-${way.name}-${size}`,
+                                     size)]));
+        const answers = sent.map(([way, body]) => once(nginx.port,
+            way('/webhook', signed(body), body, 10007)));
+
+        /* What its body would be written to is not there yet. */
+
+        await sleep(patient ? 500 : 6000);
+        assert.strictEqual((await once(nginx.port, get('/plain'))).status,
+                           200);
+        await release();
+
+        /* A small one of a known length is queued for as long as it takes. */
+
+        assert.deepStrictEqual((await Promise.all(answers)).map(
+            ({ status }) => status),
+            sent.map(([way, { length }]) => patient
+                || way === post && length <= MEMORY ? 200 : 503));
+
+        assert.strictEqual(read(nginx).length,
+                           before + (patient ? sent.length : 1));
+        assert.deepStrictEqual(temporary(nginx), []);
+        assert.strictEqual(files(nginx, 'bodies').length,
+                           read(nginx).filter((e) => e.body_file).length);
+        calm(nginx);
+        await nginx.stop();
+    }
 });
