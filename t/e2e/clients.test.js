@@ -362,9 +362,9 @@ test('the queue has room again when its clients have left', {}, async (t) => {
     await until('nobody', async () => await active(nginx) === 0);
     await release();
 
-    /* They went on without anybody, and so does it. */
+    /* They went on without anybody, and so does it, with one as large. */
 
-    const last = fresh();
+    const last = fresh(MEMORY);
     let answer;
 
     await until('room', async () => {
