@@ -49,7 +49,8 @@ LENIENT   := alignment,nonnull-attribute,pointer-overflow
 ifneq ($(CHECKED),)
 FLAGS     := --with-debug --add-dynamic-module=$(CURDIR)/t/sanitize/planted
 OPTIONS   := t/sanitize/options.c
-NGINX_MAKE := --eval='objs/nginx: override LINK += objs/options.o'
+NGINX_MAKE := --eval='objs/nginx: override LINK += objs/options.o \
+                                  -Wl,--wrap=ngx_create_pool'
 ifeq ($(BUILD),sanitize)
 CFLAGS_nginx := -fno-sanitize=$(LENIENT)
 NGINX_MAKE += --eval='objs/addon/%.o: override CFLAGS += -fsanitize=$(LENIENT)'

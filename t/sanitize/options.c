@@ -5,12 +5,17 @@
  * reports are written to.
  */
 
+#include <dirent.h>
 #include <dlfcn.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 
-int  dlclose(void *handle);
+int    dlclose(void *handle);
+
+void  *__wrap_ngx_create_pool(size_t size, void *log);
+void  *__real_ngx_create_pool(size_t size, void *log);
 
 const char  *__asan_default_options(void);
 const char  *__ubsan_default_options(void);
@@ -63,6 +68,66 @@ dlclose(void *handle)
 }
 
 
+/*
+ * nginx does not join the threads of its pools.  To look for leaks beside a
+ * thread that is just ending fails, so they get time for that.
+ */
+
+static void
+await_threads(void)
+{
+    int   n, i;
+    DIR  *dir;
+
+    for (i = 0; i < 200; i++) {
+
+        dir = opendir("/proc/self/task");
+        if (dir == NULL) {
+            return;
+        }
+
+        for (n = 0; readdir(dir); n++) { /* void */ }
+
+        closedir(dir);
+
+        /* with "." and ".." */
+
+        if (n <= 3) {
+            return;
+        }
+
+        usleep(10000);
+    }
+}
+
+
+static void __attribute__((constructor))
+await_threads_at_exit(void)
+{
+    (void) atexit(await_threads);
+}
+
+
+/* nginx ends without its very first pool when its configuration is wrong. */
+
+static void * volatile  first_pool;
+
+
+void *
+__wrap_ngx_create_pool(size_t size, void *log)
+{
+    void  *pool;
+
+    pool = __real_ngx_create_pool(size, log);
+
+    if (first_pool == NULL) {
+        first_pool = pool;
+    }
+
+    return pool;
+}
+
+
 /* A module and nginx both have an ngx_module_names. */
 
 const char *
@@ -94,7 +159,10 @@ __lsan_default_suppressions(void)
     return
 
         /* the connections and events of a worker; it ends without freeing */
-        "leak:ngx_event_process_init\n";
+        "leak:ngx_event_process_init\n"
+
+        /* what regular expressions are compiled with; each start forgets it */
+        "leak:ngx_regex_malloc\n";
 }
 
 
@@ -108,5 +176,20 @@ __tsan_default_options(void)
 const char *
 __tsan_default_suppressions(void)
 {
-    return "";
+    return
+
+        /*
+         * A spinlock is taken by an atomic operation and given back by a plain
+         * write; the thread pool's list of what is done is under one.
+         */
+        "race_top:ngx_spinlock\n"
+        "race_top:ngx_thread_pool_handler\n"
+        "race_top:ngx_thread_pool_cycle\n"
+
+        /* the handler for all notifications is set anew by each of them */
+        "race_top:ngx_epoll_notify_handler\n"
+
+        /* a pool's threads are not joined: a variable says that they ended */
+        "race_top:ngx_thread_pool_exit_handler\n"
+        "race:ngx_thread_pool_destroy\n";
 }
