@@ -25,7 +25,7 @@ const JSON_TYPE = { 'Content-Type': 'application/json' };
 
 /* None may hang: what waits for ever is a failure. */
 function test(name, options, fn) {
-    return nodeTest(name, { timeout: 90000, ...options }, fn);
+    return nodeTest(name, { timeout: LONG ? 600000 : 120000, ...options }, fn);
 }
 
 
