@@ -565,8 +565,10 @@ ngx_http_nango_session_failed(ngx_http_request_t *r, ngx_nango_transfer_t *t)
 
     case NGX_NANGO_TRANSFER_TIMEOUT:
         ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                      "nango: POST %V%s: no answer after %M ms", &env->api,
-                      t->path, t->time);
+                      "nango: POST %V%s: no answer after %M ms%s", &env->api,
+                      t->path, t->time,
+                      t->error ? "" : ", all of them spent waiting for one of "
+                                      "api_connections");
 
         return ngx_http_nango_error(r, NGX_HTTP_GATEWAY_TIME_OUT,
                                     "nango_timeout",
