@@ -53,7 +53,8 @@ function pools(nginx, from) {
     const file = path.join(nginx.dir, 'debug.log');
     const text = fs.readFileSync(file, 'latin1').slice(from);
     const live = new Map();
-    const line = / \[debug\] (\d+)#\d+: (?:\*\d+ )?(posix_memalign|free): 0*([0-9A-F]+)(.*)/g;
+    const line = new RegExp(' \\[debug\\] (\\d+)#\\d+: (?:\\*\\d+ )?'
+                            + '(posix_memalign|free): 0*([0-9A-F]+)(.*)', 'g');
     let n = 0;
 
     for (const [, pid, what, address, rest] of text.matchAll(line)) {

@@ -449,7 +449,8 @@ test('strange tags', {}, async (t) => {
         ['twice by case', '{"END_USER_ID":"7","end_user_id":"42"}',
          { end_user_id: '42' }],
         ['escaped', '{"end\\u005fuser_id":"\\u00342"}', { end_user_id: '42' }],
-        ['surrogates', '{"end_user_id":"42","a":"\\ud800","b":"\\ud83d\\ude00"}',
+        ['surrogates',
+         '{"end_user_id":"42","a":"\\ud800","b":"\\ud83d\\ude00"}',
          { end_user_id: '42', b: FACE }],
     ]) {
         const body = creation(what, 0, { tags: '@' }).toString()
