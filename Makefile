@@ -2,13 +2,16 @@
 #
 #     make                                 for Debian's nginx (package nginx-dev)
 #     make NGINX_SRC=/path/to/nginx        for any nginx from 1.22 on
-#     make BUILD=release|debug|sanitize    sanitize needs a full source tree
+#     make BUILD=release|debug
+#     make BUILD=sanitize|thread|memcheck  for t/sanitize/run; needs a full
+#                                          source tree, see t/sanitize/source
 #     make CC=clang
 #
 # What is built is in build/<source>-<compiler>-<BUILD>/.
 
-NGINX_SRC ?= /usr/share/nginx/src
 BUILD     ?= release
+CHECKED   := $(filter sanitize thread memcheck,$(BUILD))
+NGINX_SRC ?= $(if $(CHECKED),$(CURDIR)/build/nginx-src,/usr/share/nginx/src)
 ifeq ($(origin CC),default)
 CC        := gcc
 endif
@@ -21,20 +24,40 @@ endif
 TREE      := $(CURDIR)/build/$(SRC_NAME)-$(notdir $(CC))-$(BUILD)
 MODULE    := $(TREE)/objs/ngx_http_nango_module.so
 
-# nginx itself reads words anywhere, copies nothing from NULL and adds to it;
-# run it with ASAN_OPTIONS=detect_odr_violation=0, since a module and nginx
-# both have an ngx_module_names.
-
 WARN      := -Wall -Wextra -Werror -Wno-unused-parameter
+
+# NGX_DEBUG_PALLOC gives each allocation from a pool a malloc() of its own.
 
 CFLAGS_release  := -O2 -g
 CFLAGS_debug    := -O0 -g3
-CFLAGS_sanitize := -O1 -g3 -fno-omit-frame-pointer -DNGX_DEBUG_PALLOC=1 \
-                   -fsanitize=address,undefined -fno-sanitize-recover=all \
-                   -fno-sanitize=alignment,nonnull-attribute,pointer-overflow
+CFLAGS_sanitize := -O1 -g -fno-omit-frame-pointer -DNGX_DEBUG_PALLOC=1 \
+                   -fsanitize=address,undefined -fno-sanitize-recover=all
+CFLAGS_thread   := -O1 -g -fno-omit-frame-pointer -fsanitize=thread
+CFLAGS_memcheck := -O1 -g -fno-omit-frame-pointer -DNGX_DEBUG_PALLOC=1
 LDFLAGS_sanitize := -fsanitize=address,undefined
+LDFLAGS_thread  := -fsanitize=thread
 FLAGS_debug     := --with-debug
-FLAGS_sanitize  := --with-debug
+
+# nginx itself reads words anywhere, copies nothing from NULL and adds to it.
+# What is allowed to nginx is not to us.
+
+LENIENT   := alignment,nonnull-attribute,pointer-overflow
+
+# A build for t/sanitize/run has besides: the module with planted faults, and
+# in nginx the options of the sanitizers.
+
+ifneq ($(CHECKED),)
+FLAGS     := --with-debug --add-dynamic-module=$(CURDIR)/t/sanitize/planted
+OPTIONS   := t/sanitize/options.c
+NGINX_MAKE := --eval='objs/nginx: override LINK += objs/options.o \
+                                  -Wl,--wrap=ngx_create_pool'
+ifeq ($(BUILD),sanitize)
+CFLAGS_nginx := -fno-sanitize=$(LENIENT)
+NGINX_MAKE += --eval='objs/addon/%.o: override CFLAGS += -fsanitize=$(LENIENT)'
+endif
+else
+FLAGS     := $(FLAGS_$(BUILD))
+endif
 
 # Debian says how its nginx was configured; a module must be built alike.
 DEBIAN_FLAGS = . $(NGINX_SRC)/conf_flags && set -- "$${NGX_CONF_FLAGS[@]}"
@@ -44,7 +67,8 @@ FULL      := $(wildcard $(NGINX_SRC)/src/core/nginx.c)
 
 CONFIGURE := $(if $(wildcard $(NGINX_SRC)/configure),configure,auto/configure)
 
-SOURCES   := $(wildcard config src/*/*.[ch] src/*.c)
+SOURCES   := $(wildcard config src/*/*.[ch] src/*.c) $(OPTIONS) \
+             $(if $(CHECKED),$(wildcard t/sanitize/planted/*))
 
 .PHONY: all module nginx clean unit
 
@@ -56,6 +80,8 @@ module: $(MODULE)
 # every build has a tree of links.
 
 $(TREE)/objs/Makefile: config Makefile $(wildcard src/*/*.c)
+	@$(if $(CHECKED),$(if $(FULL),:,echo "BUILD=$(BUILD) needs nginx's own \
+	source: run t/sanitize/source, or give NGINX_SRC" >&2; exit 1))
 	@mkdir -p $(TREE)
 	cp -rsf $(abspath $(NGINX_SRC))/. $(TREE)/ 2>/dev/null || true
 	cd $(TREE) && bash -c 'set -e; \
@@ -64,16 +90,18 @@ $(TREE)/objs/Makefile: config Makefile $(wildcard src/*/*.c)
 	        --with-http_ssl_module --with-http_v2_module \
 	        --with-http_auth_request_module --with-http_realip_module \
 	        --with-http_stub_status_module; fi; \
-	    ./$(CONFIGURE) "$$@" $(FLAGS_$(BUILD)) \
+	    ./$(CONFIGURE) "$$@" $(FLAGS) \
 	        --with-cc=$(CC) \
-	        --with-cc-opt="$(CFLAGS_$(BUILD)) $(CFLAGS)" \
+	        --with-cc-opt="$(CFLAGS_$(BUILD)) $(CFLAGS_nginx) $(CFLAGS)" \
 	        --with-ld-opt="$(LDFLAGS_$(BUILD))" \
 	        --add-dynamic-module=$(CURDIR) > configure.log \
 	        || { tail -n 20 configure.log; exit 1; }'
 
 $(MODULE): $(TREE)/objs/Makefile $(SOURCES)
+	$(if $(OPTIONS),$(CC) $(CFLAGS_$(BUILD)) $(WARN) -c \
+	    -o $(TREE)/objs/options.o $(OPTIONS))
 	$(MAKE) -C $(TREE) -f objs/Makefile \
-	    $(if $(FULL),build,modules) \
+	    $(if $(FULL),build,modules) $(NGINX_MAKE) \
 	    CFLAGS="`sed -n 's/^CFLAGS =//p' $(TREE)/objs/Makefile` $(WARN)"
 	@echo built $(patsubst $(CURDIR)/%,%,$@)
 

@@ -147,8 +147,10 @@ ngx_http_nango_call_failed(ngx_http_request_t *r, ngx_http_nango_call_t *call,
 
     case NGX_NANGO_TRANSFER_TIMEOUT:
         ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                      "nango: %s %V%s: no answer after %M ms", t->method,
-                      &env->api, call->name, t->time);
+                      "nango: %s %V%s: no answer after %M ms%s", t->method,
+                      &env->api, call->name, t->time,
+                      t->error ? "" : ", all of them spent waiting for one of "
+                                      "api_connections");
 
         return ngx_http_nango_error(r, NGX_HTTP_GATEWAY_TIME_OUT,
                                     "nango_timeout",

@@ -626,7 +626,13 @@ ngx_http_nango_webhook_memory(ngx_http_request_t *r)
         body.data = p;
 
         for (cl = r->request_body->bufs; cl; cl = cl->next) {
-            p = ngx_cpymem(p, cl->buf->pos, cl->buf->last - cl->buf->pos);
+
+            /* The end of a body may be a buffer without any memory. */
+
+            if (cl->buf->last != cl->buf->pos) {
+                p = ngx_cpymem(p, cl->buf->pos,
+                               cl->buf->last - cl->buf->pos);
+            }
         }
     }
 
@@ -748,7 +754,13 @@ ngx_http_nango_webhook_thread(void *data, ngx_log_t *log)
         p = map;
 
         for (cl = t->bufs; cl; cl = cl->next) {
-            p = ngx_cpymem(p, cl->buf->pos, cl->buf->last - cl->buf->pos);
+
+            /* The end of a body may be a buffer without any memory. */
+
+            if (cl->buf->last != cl->buf->pos) {
+                p = ngx_cpymem(p, cl->buf->pos,
+                               cl->buf->last - cl->buf->pos);
+            }
         }
 
         t->rc = ngx_http_nango_webhook_keep(t, nango_str(map, t->size), log);

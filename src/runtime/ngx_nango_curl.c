@@ -29,6 +29,9 @@
 
 #define NGX_NANGO_IDLE_EASY   64
 
+/* Of a reply, those of a 100 before it included; a line has 100 KB at most. */
+#define NGX_NANGO_HEADERS_MAX (128 * 1024)
+
 
 /* By file descriptor: what libcurl's sockets are to nginx. */
 typedef struct {
@@ -46,8 +49,9 @@ typedef struct {
     CURL                     *idle[NGX_NANGO_IDLE_EASY];
     ngx_uint_t                nidle;
     ngx_int_t                 active;
-    ngx_queue_t               waiting;
+    ngx_queue_t               waiting;          /* the longest first */
     ngx_uint_t                nwaiting;
+    ngx_event_t               expiry;           /* of those */
 } ngx_nango_peer_t;
 
 
@@ -61,22 +65,32 @@ static void ngx_nango_curl_timer_handler(ngx_event_t *ev);
 static void ngx_nango_curl_post_handler(ngx_event_t *ev);
 static void ngx_nango_curl_action(curl_socket_t fd, int mask);
 static void ngx_nango_curl_finished(void);
+static ngx_uint_t ngx_nango_curl_moved(void);
 static ngx_nango_socket_t *ngx_nango_curl_fd(curl_socket_t fd);
 static curl_socket_t ngx_nango_curl_open(void *data, curlsocktype purpose,
     struct curl_sockaddr *addr);
 static int ngx_nango_curl_close(void *data, curl_socket_t fd);
 static void ngx_nango_curl_watch(ngx_connection_t *c, int what);
-static void ngx_nango_curl_unwatch(ngx_nango_socket_t *s);
+static void ngx_nango_curl_forget(ngx_connection_t *c, ngx_uint_t flags);
+static void ngx_nango_curl_unwatch(ngx_nango_socket_t *s, ngx_uint_t flags);
+static void ngx_nango_curl_unasked(curl_socket_t fd);
 static size_t ngx_nango_curl_write(char *data, size_t size, size_t n,
     void *user);
 static size_t ngx_nango_curl_header(char *data, size_t size, size_t n,
     void *user);
+static time_t ngx_nango_curl_retry_after(u_char *p, size_t len);
+static int ngx_nango_curl_send(void *user, char *remote, char *local,
+    int remote_port, int local_port);
 static CURL *ngx_nango_curl_easy(ngx_nango_peer_t *peer);
 static ngx_int_t ngx_nango_curl_setup(ngx_nango_transfer_t *t);
 static ngx_int_t ngx_nango_curl_add(ngx_nango_transfer_t *t);
 static void ngx_nango_curl_complete(ngx_nango_transfer_t *t, CURLcode code);
 static void ngx_nango_curl_next(ngx_nango_peer_t *peer);
 static void ngx_nango_curl_hold(void);
+static void ngx_nango_curl_expiry_handler(ngx_event_t *ev);
+static ngx_uint_t ngx_nango_curl_expired(ngx_nango_transfer_t *t);
+static void ngx_nango_curl_drop(ngx_nango_transfer_t *t,
+    ngx_nango_outcome_e outcome, const char *error);
 
 
 static CURLM              *ngx_nango_multi;
@@ -86,9 +100,13 @@ static ngx_uint_t          ngx_nango_npeers;
 static ngx_nango_socket_t *ngx_nango_sockets;
 static size_t              ngx_nango_nsockets;
 
-/* Transfers that libcurl has; of these, some without a connection for them. */
+/*
+ * Transfers that libcurl has; of these, some without a connection for them, and
+ * some that have lost theirs.
+ */
 static ngx_queue_t         ngx_nango_active;
 static ngx_uint_t          ngx_nango_starved;
+static ngx_uint_t          ngx_nango_lost;
 
 static ngx_event_t         ngx_nango_curl_timeout;
 static ngx_event_t         ngx_nango_curl_posted;
@@ -131,6 +149,13 @@ ngx_nango_curl_init(ngx_cycle_t *cycle, ngx_nango_environment_t **environments,
         peer->environment = env;
         ngx_queue_init(&peer->waiting);
         ngx_nango_npeers = i + 1;
+
+        /* Where some wait others are under way, and hold the worker. */
+
+        peer->expiry.handler = ngx_nango_curl_expiry_handler;
+        peer->expiry.log = cycle->log;
+        peer->expiry.data = &ngx_nango_curl_dummy;
+        peer->expiry.cancelable = 1;
 
         if (env->authorization.len == 0) {
             continue;
@@ -251,6 +276,10 @@ ngx_nango_curl_exit(void)
             ngx_nango_transfer_free(t);
         }
 
+        if (peer->expiry.timer_set) {
+            ngx_del_timer(&peer->expiry);
+        }
+
         while (peer->nidle) {
             curl_easy_cleanup(peer->idle[--peer->nidle]);
         }
@@ -297,6 +326,9 @@ ngx_nango_curl_socket(CURL *easy, curl_socket_t fd, int what, void *data,
     ngx_nango_socket_t    *s;
     ngx_nango_transfer_t  *t;
 
+    t = NULL;
+    curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **) &t);
+
     s = ngx_nango_curl_fd(fd);
 
     if (what == CURL_POLL_REMOVE) {
@@ -306,7 +338,25 @@ ngx_nango_curl_socket(CURL *easy, curl_socket_t fd, int what, void *data,
         }
 
         if (!s->opened) {
-            ngx_nango_curl_unwatch(s);
+            ngx_nango_curl_unwatch(s, 0);
+            return 0;
+        }
+
+        if (t == NULL || t->header_size == 0) {
+            /*
+             * Without a reply it is not kept, but closed; libcurl 7.88 has
+             * closed it already, without telling us, if it was not connected.
+             */
+
+            s->opened = 0;
+            ngx_nango_curl_unwatch(s, fcntl(fd, F_GETFD) == -1
+                                      ? NGX_CLOSE_EVENT : 0);
+
+            if (t) {
+                t->moved = 1;
+                ngx_nango_lost = 1;
+            }
+
             return 0;
         }
 
@@ -332,8 +382,6 @@ ngx_nango_curl_socket(CURL *easy, curl_socket_t fd, int what, void *data,
     }
 
     if (c == NULL) {
-        t = NULL;
-        curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **) &t);
 
         if (t) {
             t->starved = 1;
@@ -394,7 +442,9 @@ static curl_socket_t
 ngx_nango_curl_open(void *data, curlsocktype purpose,
     struct curl_sockaddr *addr)
 {
+    int                  what;
     curl_socket_t        fd;
+    ngx_connection_t    *c;
     ngx_nango_socket_t  *s;
 
     fd = socket(addr->family, addr->socktype | SOCK_CLOEXEC, addr->protocol);
@@ -405,8 +455,25 @@ ngx_nango_curl_open(void *data, curlsocktype purpose,
 
     s = ngx_nango_curl_fd(fd);
 
-    if (s) {
-        s->opened = 1;
+    if (s == NULL) {
+        return fd;
+    }
+
+    s->opened = 1;
+
+    if (s->connection) {
+        /*
+         * That of an address that did not answer was closed without telling
+         * us, and this is for the next one.  To libcurl nothing has changed.
+         */
+
+        c = s->connection;
+
+        what = (c->read->active ? CURL_POLL_IN : 0)
+               | (c->write->active ? CURL_POLL_OUT : 0);
+
+        ngx_nango_curl_forget(c, NGX_CLOSE_EVENT);
+        ngx_nango_curl_watch(c, what);
     }
 
     return fd;
@@ -422,7 +489,7 @@ ngx_nango_curl_close(void *data, curl_socket_t fd)
 
     if (s) {
         if (s->connection) {
-            ngx_nango_curl_unwatch(s);
+            ngx_nango_curl_unwatch(s, 0);
         }
 
         s->opened = 0;
@@ -460,7 +527,7 @@ ngx_nango_curl_watch(ngx_connection_t *c, int what)
 
 
 static void
-ngx_nango_curl_unwatch(ngx_nango_socket_t *s)
+ngx_nango_curl_unwatch(ngx_nango_socket_t *s, ngx_uint_t flags)
 {
     ngx_connection_t  *c;
 
@@ -469,12 +536,24 @@ ngx_nango_curl_unwatch(ngx_nango_socket_t *s)
     s->connection = NULL;
     s->wanted = 0;
 
+    ngx_nango_curl_forget(c, flags);
+
+    ngx_free_connection(c);
+
+    /* The socket is libcurl's, and its number may come back at once. */
+    c->fd = (ngx_socket_t) -1;
+}
+
+
+static void
+ngx_nango_curl_forget(ngx_connection_t *c, ngx_uint_t flags)
+{
     if (c->read->active) {
-        (void) ngx_del_event(c->read, NGX_READ_EVENT, 0);
+        (void) ngx_del_event(c->read, NGX_READ_EVENT, flags);
     }
 
     if (c->write->active) {
-        (void) ngx_del_event(c->write, NGX_WRITE_EVENT, 0);
+        (void) ngx_del_event(c->write, NGX_WRITE_EVENT, flags);
     }
 
     if (c->read->posted) {
@@ -484,11 +563,34 @@ ngx_nango_curl_unwatch(ngx_nango_socket_t *s)
     if (c->write->posted) {
         ngx_delete_posted_event(c->write);
     }
+}
 
-    ngx_free_connection(c);
 
-    /* The socket is libcurl's, and its number may come back at once. */
-    c->fd = (ngx_socket_t) -1;
+/*
+ * libcurl sees that an idle connection was closed when it next wants to use it.
+ * What came on it unasked (a proxy's 408, say) it would take for the answer to
+ * that request, up to version 8.0.  So nothing is left to be read, and nothing
+ * can be sent: to libcurl it has been closed, whatever happens until then.
+ */
+
+static void
+ngx_nango_curl_unasked(curl_socket_t fd)
+{
+    ssize_t     n;
+    ngx_uint_t  i;
+    u_char      buf[4096];
+
+    (void) shutdown(fd, SHUT_RDWR);
+
+    /* As much as a receive buffer has; nothing is added to it from now on. */
+
+    for (i = 0; i < 4096; i++) {
+        n = recv(fd, buf, sizeof(buf), MSG_DONTWAIT);
+
+        if (n <= 0) {
+            break;
+        }
+    }
 }
 
 
@@ -536,17 +638,10 @@ ngx_nango_curl_event_handler(ngx_event_t *ev)
     s = ngx_nango_curl_fd(c->fd);
 
     if (!s->wanted) {
-        /*
-         * An idle connection that Nango has closed, most likely: libcurl finds
-         * out when it next wants to use it.  Until then it is not looked at.
-         * Not active: nginx calls all handlers at worker_shutdown_timeout.
-         */
+        /* An idle connection: closed by Nango, most likely. */
 
-        if (ev->active) {
-            (void) ngx_del_event(ev, ev->write ? NGX_WRITE_EVENT
-                                               : NGX_READ_EVENT, 0);
-        }
-
+        ngx_nango_curl_unasked(c->fd);
+        ngx_nango_curl_unwatch(s, 0);
         return;
     }
 
@@ -571,6 +666,54 @@ ngx_nango_curl_action(curl_socket_t fd, int mask)
     ERR_clear_error();
 
     ngx_nango_curl_finished();
+
+    while (ngx_nango_curl_moved()) {
+
+        /* Nothing has taken its place. */
+
+        CURL_IGNORE_DEPRECATION(
+            (void) curl_multi_socket_all(ngx_nango_multi, &running);
+        )
+
+        ERR_clear_error();
+
+        ngx_nango_curl_finished();
+    }
+}
+
+
+/*
+ * Whether a transfer has given up an address that does not answer.  libcurl
+ * 7.88 then waits for an event before it tries the next one, and there is none
+ * but the end of the time to connect.
+ */
+
+static ngx_uint_t
+ngx_nango_curl_moved(void)
+{
+    ngx_uint_t             moved;
+    ngx_queue_t           *q;
+    ngx_nango_transfer_t  *t;
+
+    moved = 0;
+
+    if (!ngx_nango_lost) {
+        return 0;
+    }
+
+    ngx_nango_lost = 0;
+
+    for (q = ngx_queue_head(&ngx_nango_active);
+         q != ngx_queue_sentinel(&ngx_nango_active);
+         q = ngx_queue_next(q))
+    {
+        t = ngx_queue_data(q, ngx_nango_transfer_t, queue);
+
+        moved |= t->moved;
+        t->moved = 0;
+    }
+
+    return moved;
 }
 
 
@@ -632,7 +775,7 @@ ngx_nango_curl_write(char *data, size_t size, size_t n, void *user)
     need = t->reply.len + len;
 
     if (need > NGX_NANGO_REPLY_MAX) {
-        t->too_large = 1;
+        t->refused = "the reply is too large";
         return 0;
     }
 
@@ -660,7 +803,6 @@ ngx_nango_curl_header(char *data, size_t size, size_t n, void *user)
 {
     size_t                 len;
     u_char                *p, *last;
-    ngx_int_t              seconds;
     ngx_nango_transfer_t  *t;
 
     t = user;
@@ -668,7 +810,22 @@ ngx_nango_curl_header(char *data, size_t size, size_t n, void *user)
     p = (u_char *) data;
     last = p + len;
 
+    t->header_size += len;
+
+    if (t->header_size > NGX_NANGO_HEADERS_MAX) {
+        t->refused = "the reply's headers are too large";
+        return 0;
+    }
+
     if (len > 5 && ngx_strncmp(p, "HTTP/", 5) == 0) {
+
+        /* To libcurl the body begins here, and ends when Nango closes. */
+
+        if (len > 12 && ngx_strncmp(p + 8, " 101", 4) == 0) {
+            t->refused = "the reply changes the protocol";
+            return 0;
+        }
+
         /* Headers of a 100 or of an earlier try do not count. */
         t->retry_after = -1;
         t->json = 0;
@@ -681,33 +838,85 @@ ngx_nango_curl_header(char *data, size_t size, size_t n, void *user)
         return len;
     }
 
-    if (len > 12 && ngx_strncasecmp(p, (u_char *) "retry-after:", 12) == 0) {
+    while (last > p && last[-1] <= ' ') {
+        last--;
+    }
 
-        for (p += 12; p < last && *p == ' '; p++) { /* void */ }
+    if (last - p > 12 && ngx_strncasecmp(p, (u_char *) "retry-after:", 12) == 0)
+    {
+        for (p += 12; p < last && *p <= ' '; p++) { /* void */ }
 
-        while (last > p && last[-1] <= ' ') {
-            last--;
-        }
-
-        seconds = ngx_atoi(p, last - p);
-        if (seconds != NGX_ERROR) {
-            t->retry_after = seconds;
-        }
+        t->retry_after = ngx_nango_curl_retry_after(p, last - p);
 
         return len;
     }
 
-    if (len > 13 && ngx_strncasecmp(p, (u_char *) "content-type:", 13) == 0) {
+    if (last - p > 13
+        && ngx_strncasecmp(p, (u_char *) "content-type:", 13) == 0)
+    {
+        for (p += 13; p < last && *p <= ' '; p++) { /* void */ }
 
-        for (p += 13; p < last && *p == ' '; p++) { /* void */ }
-
-        t->json = ((size_t) (last - p) >= sizeof("application/json") - 1
-                   && ngx_strncasecmp(p, (u_char *) "application/json",
-                                      sizeof("application/json") - 1)
-                      == 0);
+        t->json = (last - p >= 16
+                   && ngx_strncasecmp(p, (u_char *) "application/json", 16)
+                      == 0
+                   && (last - p == 16 || p[16] == ';' || p[16] <= ' '));
     }
 
     return len;
+}
+
+
+/* Seconds or a date; -1 if it is neither. */
+
+static time_t
+ngx_nango_curl_retry_after(u_char *p, size_t len)
+{
+    size_t  i;
+    time_t  time;
+
+    for (i = 0; i < len && p[i] >= '0' && p[i] <= '9'; i++) { /* void */ }
+
+    if (i == len && len) {
+        time = ngx_atotm(p, len);
+
+        return time == NGX_ERROR ? NGX_MAX_TIME_T_VALUE : time;
+    }
+
+    time = ngx_parse_http_time(p, len);
+
+    if (time == NGX_ERROR) {
+        return -1;
+    }
+
+    return ngx_max(time - ngx_time(), 0);
+}
+
+
+/*
+ * Before libcurl sends a request.  It would send it once more where a kept
+ * connection breaks before an answer: the first may have been received, and be
+ * a session already.  Nor is anything sent for which nobody waits any more.
+ */
+
+static int
+ngx_nango_curl_send(void *user, char *remote, char *local, int remote_port,
+    int local_port)
+{
+    long                   sent;
+    ngx_nango_transfer_t  *t;
+
+    t = user;
+
+    sent = 0;
+    curl_easy_getinfo(t->easy, CURLINFO_REQUEST_SIZE, &sent);
+
+    if (sent == 0 || ngx_strcmp(t->method, "GET") == 0) {
+        return t->handler ? CURL_PREREQFUNC_OK : CURL_PREREQFUNC_ABORT;
+    }
+
+    t->lost = 1;
+
+    return CURL_PREREQFUNC_ABORT;
 }
 
 
@@ -748,6 +957,10 @@ ngx_nango_transfer_start(ngx_nango_transfer_t *t)
 
     if (peer->nwaiting == NGX_NANGO_TRANSFERS_MAX) {
         return NGX_BUSY;
+    }
+
+    if (!peer->expiry.timer_set) {
+        ngx_add_timer(&peer->expiry, t->environment->api_timeout);
     }
 
     ngx_queue_insert_tail(&peer->waiting, &t->queue);
@@ -869,6 +1082,7 @@ ngx_nango_curl_easy(ngx_nango_peer_t *peer)
     curl_easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION, ngx_nango_curl_close);
     curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, ngx_nango_curl_write);
     curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, ngx_nango_curl_header);
+    curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, ngx_nango_curl_send);
 
     if (env->api_trusted_certificate.len) {
         curl_easy_setopt(easy, CURLOPT_CAINFO,
@@ -886,7 +1100,7 @@ ngx_nango_curl_setup(ngx_nango_transfer_t *t)
     CURL                     *easy;
     size_t                    len;
     CURLcode                  rc;
-    ngx_msec_t                waited, left;
+    ngx_msec_t                waited;
     ngx_nango_peer_t         *peer;
     ngx_nango_environment_t  *env;
 
@@ -916,12 +1130,13 @@ ngx_nango_curl_setup(ngx_nango_transfer_t *t)
     /* Waiting for one of the connections counts as well. */
 
     waited = ngx_current_msec - t->start;
-    left = waited < env->api_timeout ? env->api_timeout - waited : 1;
 
-    curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long) left);
+    curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS,
+                     (long) (env->api_timeout - waited));
     curl_easy_setopt(easy, CURLOPT_PRIVATE, t);
     curl_easy_setopt(easy, CURLOPT_WRITEDATA, t);
     curl_easy_setopt(easy, CURLOPT_HEADERDATA, t);
+    curl_easy_setopt(easy, CURLOPT_PREREQDATA, t);
 
     if (t->body) {
         curl_easy_setopt(easy, CURLOPT_POST, 1L);
@@ -945,12 +1160,15 @@ static void
 ngx_nango_curl_complete(ngx_nango_transfer_t *t, CURLcode code)
 {
     long               status;
+    curl_off_t         begun;
     ngx_nango_peer_t  *peer;
 
     peer = &ngx_nango_peers[t->environment->index];
 
     status = 0;
+    begun = 0;
     curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+    curl_easy_getinfo(t->easy, CURLINFO_STARTTRANSFER_TIME_T, &begun);
 
     t->status = (ngx_uint_t) status;
     t->time = ngx_current_msec - t->start;
@@ -981,12 +1199,44 @@ ngx_nango_curl_complete(ngx_nango_transfer_t *t, CURLcode code)
         break;
 
     case CURLE_WRITE_ERROR:
-        if (t->too_large) {
-            t->error = "the reply is too large";
+
+        if (t->refused) {
+            t->outcome = NGX_NANGO_TRANSFER_MALFORMED;
+            t->error = t->refused;
+
+        } else {
+            t->outcome = NGX_NANGO_TRANSFER_UNAVAILABLE;
+            t->error = "no memory";
         }
 
-        /* fall through */
+        break;
 
+    case CURLE_OUT_OF_MEMORY:
+
+        /* What libcurl says of a line that is too long as well. */
+
+        if (begun && !t->headers) {
+            t->outcome = NGX_NANGO_TRANSFER_MALFORMED;
+            t->error = "a line of the reply's headers is too long";
+
+        } else {
+            t->outcome = NGX_NANGO_TRANSFER_UNAVAILABLE;
+        }
+
+        break;
+
+    case CURLE_ABORTED_BY_CALLBACK:
+        t->outcome = NGX_NANGO_TRANSFER_UNAVAILABLE;
+
+        if (t->lost) {
+            t->error = "the connection was closed instead of an answer";
+        }
+
+        break;
+
+#if (LIBCURL_VERSION_NUM >= 0x080600)
+    case CURLE_TOO_LARGE:
+#endif
     case CURLE_WEIRD_SERVER_REPLY:
     case CURLE_UNSUPPORTED_PROTOCOL:
     case CURLE_HTTP2:
@@ -1033,8 +1283,6 @@ ngx_nango_curl_complete(ngx_nango_transfer_t *t, CURLcode code)
 }
 
 
-/* Those that waited longer than api_timeout time out by themselves. */
-
 static void
 ngx_nango_curl_next(ngx_nango_peer_t *peer)
 {
@@ -1050,17 +1298,73 @@ ngx_nango_curl_next(ngx_nango_peer_t *peer)
         ngx_queue_remove(q);
         peer->nwaiting--;
 
-        if (ngx_nango_curl_add(t) == NGX_OK) {
-            continue;
+        if (ngx_nango_curl_expired(t)) {
+            ngx_nango_curl_drop(t, NGX_NANGO_TRANSFER_TIMEOUT, NULL);
+
+        } else if (ngx_nango_curl_add(t) != NGX_OK) {
+            ngx_nango_curl_drop(t, NGX_NANGO_TRANSFER_UNAVAILABLE,
+                                "no memory");
         }
-
-        t->outcome = NGX_NANGO_TRANSFER_UNAVAILABLE;
-        t->error = "no memory";
-
-        if (t->handler) {
-            t->handler(t);
-        }
-
-        ngx_nango_transfer_free(t);
     }
+}
+
+
+/* Whoever has waited for api_timeout is told, and not sent any more. */
+
+static void
+ngx_nango_curl_expiry_handler(ngx_event_t *ev)
+{
+    ngx_msec_t             left;
+    ngx_queue_t           *q;
+    ngx_nango_peer_t      *peer;
+    ngx_nango_transfer_t  *t;
+
+    peer = (ngx_nango_peer_t *)
+               ((u_char *) ev - offsetof(ngx_nango_peer_t, expiry));
+
+    while (!ngx_queue_empty(&peer->waiting)) {
+        q = ngx_queue_head(&peer->waiting);
+        t = ngx_queue_data(q, ngx_nango_transfer_t, queue);
+
+        if (!ngx_nango_curl_expired(t)) {
+
+            left = t->start + t->environment->api_timeout - ngx_current_msec;
+
+            if (!ev->timer_set) {
+                ngx_add_timer(ev, left);
+            }
+
+            return;
+        }
+
+        ngx_queue_remove(q);
+        peer->nwaiting--;
+
+        ngx_nango_curl_drop(t, NGX_NANGO_TRANSFER_TIMEOUT, NULL);
+    }
+}
+
+
+static ngx_uint_t
+ngx_nango_curl_expired(ngx_nango_transfer_t *t)
+{
+    return ngx_current_msec - t->start >= t->environment->api_timeout;
+}
+
+
+/* Ends a transfer that libcurl never had. */
+
+static void
+ngx_nango_curl_drop(ngx_nango_transfer_t *t, ngx_nango_outcome_e outcome,
+    const char *error)
+{
+    t->outcome = outcome;
+    t->error = error;
+    t->time = ngx_current_msec - t->start;
+
+    if (t->handler) {
+        t->handler(t);
+    }
+
+    ngx_nango_transfer_free(t);
 }

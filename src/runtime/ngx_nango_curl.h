@@ -51,16 +51,19 @@ struct ngx_nango_transfer_s {
     time_t                    retry_after;  /* -1: not said */
     ngx_uint_t                json;         /* of type application/json */
     ngx_msec_t                time;
-    const char               *error;        /* libcurl's words, static */
+    const char               *error;        /* static; NULL: never sent */
 
     /* Private. */
     void                     *easy;
     size_t                    size;
     ngx_msec_t                start;
     ngx_queue_t               queue;
+    size_t                    header_size;
+    const char               *refused;      /* what is wrong with the reply */
     unsigned                  active:1;
     unsigned                  starved:1;
-    unsigned                  too_large:1;
+    unsigned                  moved:1;      /* its connection was closed */
+    unsigned                  lost:1;       /* sent, and not to be repeated */
     unsigned                  headers:1;    /* all of them have come */
 };
 

@@ -26,6 +26,15 @@
 
 #define NGX_NANGO_ZONE_SIZE      (8 * 1024 * 1024)
 
+/* Hints between threads; they say nothing of any other memory. */
+
+#define ngx_nango_shared_get(field)                                          \
+    __atomic_load_n(&ngx_nango_shared->field, __ATOMIC_RELAXED)
+
+#define ngx_nango_shared_set(field, value)                                   \
+    __atomic_store_n(&ngx_nango_shared->field, (ngx_atomic_uint_t) (value),  \
+                     __ATOMIC_RELAXED)
+
 
 typedef struct {
     ngx_atomic_t              name;         /* hash, 0: free */
@@ -496,7 +505,7 @@ ngx_nango_session_store(u_char *key, u_char *answer, size_t len,
 uint64_t
 ngx_nango_applied_hint(void)
 {
-    return ngx_nango_shared ? ngx_nango_shared->applied : 0;
+    return ngx_nango_shared ? ngx_nango_shared_get(applied) : 0;
 }
 
 
@@ -504,7 +513,7 @@ void
 ngx_nango_set_applied_hint(uint64_t sequence)
 {
     if (ngx_nango_shared) {
-        ngx_nango_shared->applied = (ngx_atomic_uint_t) sequence;
+        ngx_nango_shared_set(applied, sequence);
     }
 }
 
@@ -512,7 +521,8 @@ ngx_nango_set_applied_hint(uint64_t sequence)
 ngx_uint_t
 ngx_nango_fold_wanted(void)
 {
-    return ngx_nango_shared && ngx_nango_shared->wanted > ngx_nango_now();
+    return ngx_nango_shared
+           && ngx_nango_shared_get(wanted) > ngx_nango_now();
 }
 
 
@@ -520,7 +530,7 @@ void
 ngx_nango_want_fold(void)
 {
     if (ngx_nango_shared) {
-        ngx_nango_shared->wanted = (ngx_atomic_uint_t) (ngx_nango_now() + 1000);
+        ngx_nango_shared_set(wanted, ngx_nango_now() + 1000);
     }
 }
 

@@ -449,6 +449,7 @@ nango_check_page(nango_check_t *ck, nango_check_tree_t *tree, uint64_t pgno,
         tree->leaves--;
     }
 
+    n = 0;
     page = ck->pages + level * ck->psize;
 
     rc = nango_check_read(ck->fd, page, ck->psize, pgno * ck->psize);

@@ -532,15 +532,21 @@ nango_batch_begin(nango_batch_t *b)
         rc = nango_meta_u64(b->txn, store->log_meta, "floor", &b->last);
     }
 
+    if (b->last < last) {
+        b->last = last;
+    }
+
+    /* So many have never been given out: the one after the last would be 0. */
+
+    if (rc == 0 && b->last > INT64_MAX) {
+        rc = MDB_CORRUPTED;
+    }
+
     b->mark = w->seen.tail;
 
     if (rc != 0) {
         nango_batch_abort(b);
         return nango_store_error(store, b->err, rc, func, "log");
-    }
-
-    if (b->last < last) {
-        b->last = last;
     }
 
     b->next = b->last + 1;

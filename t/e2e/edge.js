@@ -70,7 +70,8 @@ async function running(t, options) {
     nginx.configure({ server: options.server.replace(/@PORT@/g, nginx.port) });
 
     await nginx.start();
-    await until('two workers', () => nginx.workers().length >= 2);
+    await until('the workers', () => nginx.workers().length
+                                     >= (options.workers || 2));
 
     return nginx;
 }
@@ -156,9 +157,10 @@ function calm(nginx, workers) {
 }
 
 
-/* The writer lock of the log, until released. */
-async function hold(t, nginx) {
-    const child = spawn(compile(t, 'hold.c', '-llmdb'), [nginx.store],
+/* The writer lock of the log, or of the state, until released. */
+async function hold(t, nginx, name) {
+    const child = spawn(compile(t, 'hold.c', '-llmdb'),
+                        [nginx.store, name || 'log'],
                         { stdio: ['pipe', 'pipe', 'inherit'] });
     const ended = new Promise((resolve) => { child.once('exit', resolve); });
 
@@ -193,7 +195,9 @@ async function nango(t) {
         } }));
     };
 
-    const server = http.createServer((req, res) => {
+    /* A connection stays until it is told otherwise. */
+
+    const server = http.createServer({ keepAliveTimeout: 0 }, (req, res) => {
         const parts = [];
 
         req.on('data', (part) => parts.push(part));

@@ -10,7 +10,8 @@
  * an nginx in the foreground takes no USR2.  "module" names another module,
  * "single" says that there are no workers.
  *
- * NANGO_MODULE and NGINX name other files than the usual ones.  Whatever was
+ * NANGO_MODULE and NANGO_NGINX name other files than the usual ones, and all
+ * waits are NANGO_PATIENCE times as long.  Whatever was
  * started is ended with the test, and with this process, by the ids of its
  * processes; a process is told by its id and its time of start, since ids are
  * used again.
@@ -26,9 +27,11 @@ const path = require('node:path');
 const { setTimeout: sleep } = require('node:timers/promises');
 
 const ROOT = path.resolve(__dirname, '../..');
-const NGINX = process.env.NGINX || '/usr/sbin/nginx';
+const NGINX = process.env.NANGO_NGINX || '/usr/sbin/nginx';
 const MODULE = path.resolve(process.env.NANGO_MODULE || path.join(ROOT,
     'build/debian-gcc-release/objs/ngx_http_nango_module.so'));
+
+const PATIENCE = Number(process.env.NANGO_PATIENCE || 1);
 
 const all = new Set();
 
@@ -72,7 +75,7 @@ async function freePort() {
 
 /* Resolves to what look() returns, once that is true. */
 async function until(what, look, ms) {
-    const end = Date.now() + (ms || 10000);
+    const end = Date.now() + (ms || 10000) * PATIENCE;
 
     for (;;) {
         const seen = await look();

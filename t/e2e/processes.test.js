@@ -14,6 +14,7 @@ const path = require('node:path');
 const nodeTest = require('node:test');
 
 const { Client, hmac, once } = require('./client');
+const { Load } = require('./load');
 const { assertFolded, assertKept, compile, reader } = require('./model');
 const { create, sleep, until, ROOT, MODULE } = require('./nginx');
 const { Traffic } = require('./traffic');
@@ -871,6 +872,143 @@ for (const how of ['reload', 'quit']) {
 
         [...allOf(everything), ...kept.map((client) => ({ client }))]
             .forEach(({ client }) => client.close());
+        assertCalm(nginx);
+        assert.ok(await nginx.stop(), 'nginx does not end');
+        assertCalm(nginx);
+    });
+}
+
+
+test('SIGTERM under load: what was answered is there', async (t) => {
+    const read = reader(t);
+    const nginx = await running(t);
+
+    t.diagnostic(`seed ${SEED}`);
+
+    const load = new Load({
+        port: nginx.port, seed: SEED + 2, environments: ENVIRONMENTS, pause: 4,
+        large: 0.03,
+        again: (error, answer, attempt) => {
+            if (error && !error.cut || answer || attempt === 100) {
+                throw error || new Error(`${answer.status}: ${answer.text}`);
+            }
+
+            return 50;
+        },
+    }).run();
+
+    t.after(() => load.stop().catch(() => {}));
+
+    for (let i = 0; i < 4; i++) {
+        await Promise.race([sleep(400 + 50 * i), load.running]);
+
+        const { master } = nginx;
+        const workers = nginx.workers();
+
+        nginx.kill(master, 'SIGTERM');
+        await until('all to end', () => !nginx.alive(master)
+                    && !workers.some((pid) => nginx.alive(pid)), 3000);
+        await nginx.start(SECRETS);
+    }
+
+    await sleep(300);
+    await load.stop();
+    t.diagnostic(`${load.webhooks.length} webhooks, ${load.cuts} cut`);
+
+    assert.ok(load.cuts >= 4);
+    await assertAll(nginx, read, load);
+    assert.deepStrictEqual(fs.readdirSync(path.join(nginx.store, 'temp')), []);
+    assertCalm(nginx);
+});
+
+
+for (const [signal, ends] of [['SIGTERM', true], ['SIGQUIT', false]]) {
+    test(`${signal} while a worker is stopped in mid-transaction`,
+         async (t) =>
+    {
+        const { nginx, worker, taken } = await stopped(t);
+        const { master } = nginx;
+        const workers = nginx.workers();
+        const sent = Array.from({ length: 5 }, (_, i) => beginWebhook(nginx,
+            creation(`c-${i}`)));
+
+        await sleep(300);
+        nginx.kill(master, signal);
+
+        /* The master kills who does not go within a second, or waits. */
+
+        if (!ends) {
+            await sleep(1500);
+            assert.ok(workers.every((pid) => nginx.alive(pid)));
+            nginx.kill(worker, 'SIGCONT');
+        }
+
+        await until('all to end', () => !nginx.alive(master)
+                    && !workers.some((pid) => nginx.alive(pid)), 5000);
+
+        const all = [taken, ...sent];
+        const answered = await until('an outcome of each',
+            () => all.every((one) => one.outcome)
+                  && all.filter((one) => one.outcome.status === 200));
+
+        assert.strictEqual(answered.length, ends ? 0 : 6);
+
+        await nginx.start(SECRETS);
+
+        /* The lock is free, and what was not answered may be sent again. */
+
+        for (const { body, client } of all) {
+            assert.strictEqual((await send(nginx, body)).status, 200);
+            client.close();
+        }
+
+        assert.strictEqual((await list(nginx)).names.length, 7);
+        assert.deepStrictEqual(nginx.lines('emerg', 'alert', 'crit').filter(
+            (line) => !/exited on signal 9/.test(line)), []);
+    });
+}
+
+
+for (const signal of ['SIGTERM', 'SIGQUIT']) {
+    test(`without a master: start, work and ${signal}`, async (t) => {
+        const read = reader(t);
+        const sim = await slowNango(t, 0);
+        const nginx = await running(t, {
+            http: http(sim), single: true, main: 'master_process off;',
+        });
+
+        assert.deepStrictEqual(nginx.workers(), []);
+
+        for (let i = 0; i < 10; i++) {
+            assert.strictEqual((await send(nginx,
+                creation(`c-${i}`, i % 5 ? 0 : 2 * MEMORY))).status, 200);
+        }
+
+        assert.strictEqual((await list(nginx)).names.length, 10);
+        assert.strictEqual((await once(nginx.port, 'POST', '/session',
+                                       { 'X-User': '42' })).status, 200);
+
+        /* What is queued is written, if nobody is told. */
+
+        const release = await hold(t, nginx);
+        const sent = Array.from({ length: 5 }, (_, i) => beginWebhook(nginx,
+            creation(`late-${i}`)));
+
+        await sleep(300);
+        nginx.kill(nginx.master, signal);
+        await sleep(200);
+        await release();
+        await until('it to end', () => !nginx.alive(nginx.master));
+
+        await nginx.start(SECRETS);
+        assert.strictEqual((await list(nginx)).names.length, 15);
+
+        for (const { body, client } of sent) {
+            assert.strictEqual((await send(nginx, body)).json.duplicate, true);
+            client.close();
+        }
+
+        assert.strictEqual(read(nginx.store).events.length, 15);
         assertCalm(nginx);
         assert.ok(await nginx.stop(), 'nginx does not end');
         assertCalm(nginx);

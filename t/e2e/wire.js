@@ -88,9 +88,8 @@ class Wire {
             const headers = Object.fromEntries(lines.slice(1).map((line) => [
                 line.slice(0, line.indexOf(':')).toLowerCase(),
                 line.slice(line.indexOf(':') + 1).trim()]));
-            const total = end + 4
-                          + (this.head ? 0
-                                       : Number(headers['content-length'] || 0));
+            const length = this.head ? 0 : headers['content-length'] || 0;
+            const total = end + 4 + Number(length);
 
             if (this.data.length < total) {
                 this.need = total;

@@ -55,6 +55,19 @@ typedef struct {
 } lmdb_copy_t;
 
 
+/* The next call but so many of that kind fails, once. */
+
+typedef enum {
+    FAULT_NONE = 0,
+    FAULT_WRITE,
+    FAULT_COMMIT
+} fault_e;
+
+static fault_e          fault;
+static unsigned         fault_after;
+static int              fault_rc;
+static int              fault_fired;
+
 static lmdb_copy_t     *lmdb_copies;
 static size_t           lmdb_ncopies;
 static size_t           lmdb_nalloc;
@@ -129,6 +142,20 @@ lmdb_forget(MDB_txn *txn)
 }
 
 
+static inline int
+fault_now(fault_e kind)
+{
+    if (fault != kind || fault_after-- != 0) {
+        return 0;
+    }
+
+    fault = FAULT_NONE;
+    fault_fired = fault_rc;
+
+    return fault_rc;
+}
+
+
 int
 __wrap_mdb_get(MDB_txn *txn, MDB_dbi dbi, MDB_val *key, MDB_val *val)
 {
@@ -167,7 +194,12 @@ __wrap_mdb_put(MDB_txn *txn, MDB_dbi dbi, MDB_val *key, MDB_val *val,
 {
     int  rc;
 
-    rc = __real_mdb_put(txn, dbi, key, val, flags);
+    rc = fault_now(FAULT_WRITE);
+
+    if (rc == 0) {
+        rc = __real_mdb_put(txn, dbi, key, val, flags);
+    }
+
     lmdb_forget(txn);
 
     return rc;
@@ -179,7 +211,12 @@ __wrap_mdb_del(MDB_txn *txn, MDB_dbi dbi, MDB_val *key, MDB_val *val)
 {
     int  rc;
 
-    rc = __real_mdb_del(txn, dbi, key, val);
+    rc = fault_now(FAULT_WRITE);
+
+    if (rc == 0) {
+        rc = __real_mdb_del(txn, dbi, key, val);
+    }
+
     lmdb_forget(txn);
 
     return rc;
@@ -192,7 +229,12 @@ __wrap_mdb_cursor_put(MDB_cursor *cursor, MDB_val *key, MDB_val *val,
 {
     int  rc;
 
-    rc = __real_mdb_cursor_put(cursor, key, val, flags);
+    rc = fault_now(FAULT_WRITE);
+
+    if (rc == 0) {
+        rc = __real_mdb_cursor_put(cursor, key, val, flags);
+    }
+
     lmdb_forget(mdb_cursor_txn(cursor));
 
     return rc;
@@ -204,7 +246,12 @@ __wrap_mdb_cursor_del(MDB_cursor *cursor, unsigned flags)
 {
     int  rc;
 
-    rc = __real_mdb_cursor_del(cursor, flags);
+    rc = fault_now(FAULT_WRITE);
+
+    if (rc == 0) {
+        rc = __real_mdb_cursor_del(cursor, flags);
+    }
+
     lmdb_forget(mdb_cursor_txn(cursor));
 
     return rc;
@@ -214,7 +261,16 @@ __wrap_mdb_cursor_del(MDB_cursor *cursor, unsigned flags)
 int
 __wrap_mdb_txn_commit(MDB_txn *txn)
 {
+    int  rc;
+
     lmdb_forget(txn);
+
+    rc = fault_now(FAULT_COMMIT);
+
+    if (rc != 0) {
+        __real_mdb_txn_abort(txn);
+        return rc;
+    }
 
     return __real_mdb_txn_commit(txn);
 }
@@ -355,6 +411,8 @@ store_empty(void)
     if (store == NULL) {
         store_open(SIZE);
     }
+
+    store->floor = 0;
 
     check(mdb_txn_begin(store->log, NULL, 0, &txn) == 0);
     table_empty(txn, store->events, 0);

@@ -334,6 +334,17 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         }
     }
 
+    /* As what the caller took for a string. */
+
+    if (size >= 2 && data[0] == '"' && data[size - 1] == '"') {
+        check_string(text);
+
+    } else {
+        check(nango_json_string(text, NULL, 0, &name)
+              == NANGO_JSON_STRING_BAD);
+        check(name.data == NULL);
+    }
+
     /* Piece by piece. */
 
     n = 0;

@@ -3,8 +3,8 @@
  *
  * The store beside a plain model of it.  Bytes are operations: events of a few
  * environments, integrations, connections and owners are committed, folded and
- * asked for; the store is closed, recovered, and loses its log or its state in
- * between.  The model keeps everything in arrays and looks through all of
+ * asked for; writes and commits fail; the store is closed, recovered, and loses
+ * its log or its state in between.  The model keeps everything in arrays and looks through all of
  * them; what an event does is the table of docs/internals.md, written again.
  */
 
@@ -282,12 +282,45 @@ model_duplicate(const event_t *e, uint64_t dedupe)
 }
 
 
+/* Perhaps the disk is full or broken in what comes next. */
+
 static void
-op_commit(nango_str_t *in)
+fault_take(nango_str_t *in, unsigned high)
 {
+    unsigned  b;
+
+    static const int  codes[] = { ENOSPC, EIO, MDB_MAP_FULL, ENOMEM };
+
+    fault = FAULT_NONE;
+    fault_fired = 0;
+
+    if (high < 13) {
+        return;
+    }
+
+    b = take_byte(in);
+
+    fault = (b & 1) ? FAULT_COMMIT : FAULT_WRITE;
+    fault_rc = codes[b >> 1 & 3];
+    fault_after = (fault == FAULT_WRITE) ? b >> 3 : 0;
+}
+
+
+static nango_rc_e
+fault_code(void)
+{
+    return (fault_fired == EIO) ? NANGO_EIO
+           : (fault_fired == ENOMEM) ? NANGO_ENOMEM : NANGO_EFULL;
+}
+
+
+static void
+op_commit(nango_str_t *in, unsigned high)
+{
+    int              left_out, none, invalid;
     size_t           i, n;
-    uint64_t         duplicate;
-    unsigned         b;
+    uint64_t         duplicate, last;
+    unsigned         b, committing;
     event_t          events[8];
     uint64_t         dedupe[8];
     nango_rc_e       rc, expected;
@@ -322,8 +355,22 @@ op_commit(nango_str_t *in)
         events[i].understood = (b < 250);
     }
 
+    fault_take(in, high);
+    committing = (fault == FAULT_COMMIT);
+
     rc = nango_log_commit(*writer, jobs, n, &failure);
     expected = NANGO_OK;
+    fault = FAULT_NONE;
+
+    /*
+     * A write that fails for want of room leaves its job out; all others, and
+     * a commit, fail them all.
+     */
+
+    none = fault_fired && (committing || fault_fired == EIO);
+    left_out = fault_fired && !none;
+    invalid = 0;
+    last = m.last;
 
     for (i = 0; i < n; i++) {
 
@@ -331,14 +378,32 @@ op_commit(nango_str_t *in)
             check(jobs[i]->result == NANGO_WRITE_FAILED);
             check(jobs[i]->sequence == 0);
             expected = expected ? expected : NANGO_EINVAL;
+            invalid = 1;
             continue;
         }
 
         duplicate = model_duplicate(&events[i], dedupe[i]);
 
-        if (duplicate) {
+        if (duplicate && (!none || jobs[i]->result != NANGO_WRITE_FAILED)) {
             check(jobs[i]->result == NANGO_WRITE_DUPLICATE);
             check(jobs[i]->sequence == duplicate);
+            continue;
+        }
+
+        if (none) {
+            check(jobs[i]->result == NANGO_WRITE_FAILED);
+            check(jobs[i]->sequence == 0);
+            expected = fault_code();
+            continue;
+        }
+
+        if (left_out && jobs[i]->result != NANGO_WRITE_STORED) {
+            check(jobs[i]->result == (fault_fired == ENOMEM
+                                      ? NANGO_WRITE_FAILED
+                                      : NANGO_WRITE_FULL));
+            check(jobs[i]->sequence == 0);
+            expected = expected ? expected : fault_code();
+            left_out = 0;
             continue;
         }
 
@@ -356,7 +421,11 @@ op_commit(nango_str_t *in)
         m.committed++;
     }
 
-    check(rc == expected);
+    /* Of one that fails them all, or of the first that failed before it. */
+
+    check(none ? (rc == fault_code() || (rc == NANGO_EINVAL && invalid))
+                 && m.last == last
+               : rc == expected);
 
     for (i = 0; i < n; i++) {
         free((void *) jobs[i]->record);
@@ -647,11 +716,12 @@ model_forget(uint64_t retain)
 
 
 static void
-op_fold(nango_str_t *in)
+op_fold(nango_str_t *in, unsigned high)
 {
     size_t                i, n;
     unsigned              b;
     uint64_t              gaps, wrong;
+    nango_rc_e            rc;
     nango_folded_t        folded;
     nango_fold_options_t  options;
 
@@ -663,7 +733,18 @@ op_fold(nango_str_t *in)
     options.retain_ms = (b >> 4) * HOUR / 4;
     options.max_events = b & 15;
 
-    check_ok(nango_fold(store, &options, &folded, &failure));
+    fault_take(in, high);
+
+    rc = nango_fold(store, &options, &folded, &failure);
+    fault = FAULT_NONE;
+
+    if (fault_fired) {
+        check(rc == fault_code());
+        check(folded.events == 0 && folded.applied == 0);
+        return;
+    }
+
+    check_ok(rc);
 
     gaps = m.counts.gaps;
     wrong = m.counts.not_understood;
@@ -1117,11 +1198,11 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         switch (b % 16) {
 
         case 0: case 1: case 2: case 3: case 4:
-            op_commit(&in);
+            op_commit(&in, b >> 4);
             break;
 
         case 5: case 6: case 7:
-            op_fold(&in);
+            op_fold(&in, b >> 4);
             check_all();
             break;
 

@@ -458,6 +458,47 @@ meta_of_the_wrong_size_is_damage(void **state)
 }
 
 
+/* The sequence after the last one there can be would be 0. */
+
+static void
+a_sequence_that_cannot_be_is_damage(void **state)
+{
+    event_t          e;
+    nango_store_t   *store;
+    nango_write_t   *job;
+    nango_writer_t  *writer;
+
+    store = store_open();
+    nango_store_close(store);
+
+    meta_set("log", "floor", "\xff\xff\xff\xff\xff\xff\xff\xff", 8);
+
+    store = store_open();
+    writer = nango_writer_create(store, REMEMBER);
+    assert_non_null(writer);
+
+    e = creation("one");
+    job = job_make(&e);
+
+    assert_int_equal(nango_log_commit(writer, &job, 1, &failure),
+                     NANGO_EDAMAGED);
+    assert_int_equal(job->result, NANGO_WRITE_FAILED);
+    assert_sequence(job->sequence, 0);
+
+    job_free(job);
+    nango_writer_free(writer);
+    nango_store_close(store);
+
+    /* the last one that can be said in JSON is none too many */
+
+    meta_set("log", "floor", "\xfe\xff\xff\xff\xff\xff\xff\x7f", 8);
+
+    store = store_open();
+    assert_sequence(append(store, &e), INT64_MAX);
+    nango_store_close(store);
+}
+
+
 static void
 a_file_that_is_no_database_is_damage(void **state)
 {
@@ -845,6 +886,7 @@ main(void)
         store_unit(a_newer_schema_is_refused),
         store_unit(a_newer_state_is_not_given_a_log),
         store_unit(meta_of_the_wrong_size_is_damage),
+        store_unit(a_sequence_that_cannot_be_is_damage),
         store_unit(a_file_that_is_no_database_is_damage),
         store_unit(processes_that_start_together_make_one_store),
         store_unit(a_size_nobody_has_is_refused),

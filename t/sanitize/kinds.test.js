@@ -1,0 +1,168 @@
+/*
+ * One request of each kind, a large body, a reload, the same again, and a
+ * graceful end, on an nginx that shows faults: small enough for valgrind.
+ * What it has to report is for t/sanitize/run to find.
+ */
+
+'use strict';
+
+const assert = require('node:assert');
+const { test } = require('node:test');
+
+const { Client, hmac } = require('../e2e/client');
+const { create, sleep, until } = require('../e2e/nginx');
+const { createNango, API_KEY } = require('../sim/nango');
+
+const KEY = 'signing-key-of-prod';
+const LARGE = 300 * 1024;
+
+/* Valgrind on a busy machine takes its time. */
+const PATIENCE = 120000;
+
+
+function http(sim) {
+    return `
+    nango_store @STORE@ size=64m;
+    nango_environment prod {
+        api                 ${sim.url};
+        api_public          https://nango.example.com;
+        connect_ui          https://connect.nango.dev;
+        api_key             data:${API_KEY};
+        webhook_signing_key data:${KEY};
+    }
+    `;
+}
+
+
+const SERVER = `
+    location = /webhook { nango_webhook; }
+    location = /session {
+        nango_owner end_user_id $http_x_user;
+        nango_tag   plan $arg_plan;
+        nango_session;
+    }
+    location = /fresh {
+        nango_owner         end_user_id $http_x_user;
+        nango_session_reuse off;
+        nango_session;
+    }
+    location = /connections {
+        nango_owner  end_user_id $http_x_user;
+        nango_expose connection_id tags;
+        nango_connections;
+    }
+    location = /callback { nango_oauth_callback; }
+`;
+
+
+function event(connection, size, more) {
+    return JSON.stringify({
+        from: 'nango', type: 'auth', operation: 'creation', success: true,
+        connectionId: connection, provider: 'github',
+        providerConfigKey: 'github', environment: 'DEV',
+        tags: { end_user_id: 'ann' }, ...more,
+        padding: 'x'.repeat(size),
+    });
+}
+
+
+/* What they are answered: no path is thought to be taken that was not. */
+const STATUSES = [200, 200, 200, 200, 200, 200, 200, 200, 401,
+                  200, 200, 200, 400, 401, 502,
+                  200, 200, 200, 200, 400, 308, 404];
+
+
+async function eachKind(client, round) {
+    const json = { 'Content-Type': 'application/json' };
+    const user = { 'X-User': 'ann', ...json };
+    const webhook = (body) => client.request('POST', '/webhook', {
+        ...json, 'X-Nango-Hmac-Sha256': hmac(body, KEY) }, body);
+    const seen = [];
+    const see = async (answer) => { seen.push((await answer).status); };
+
+    await see(webhook(event(`small-${round}`, 0)));
+    await see(webhook(event(`small-${round}`, 0)));
+    await see(webhook(event(`large-${round}`, LARGE)));
+    await see(webhook(event(`gone-${round}`, 0)));
+    await see(webhook(event(`gone-${round}`, 0, { operation: 'deletion' })));
+    await see(webhook(event(`small-${round}`, 0, {
+        operation: 'refresh', success: false,
+        error: { type: 'refresh_token_error', description: 'revoked' },
+    })));
+    await see(webhook('{"type":"forward","from":"github","payload":[]}'));
+    await see(webhook('not JSON'));
+    await see(client.request('POST', '/webhook', {
+        'X-Nango-Hmac-Sha256': hmac('other', KEY) }, 'forged'));
+
+    await see(client.request('POST', '/session', user,
+                             '{"integration":"github"}'));
+    await see(client.request('POST', '/session', user,
+                             '{"integration":"github"}'));
+    await see(client.request('POST', '/fresh', user, ''));
+    await see(client.request('POST', '/fresh', user, '[1'));
+    await see(client.request('POST', '/fresh', json, ''));
+    await see(client.request('POST', '/fresh', user,
+                             '{"integration":"unknown"}'));
+
+    const list = await client.request('GET', '/connections', user);
+    const { id } = list.json.connections[0];
+
+    seen.push(list.status);
+
+    await see(client.request('GET', `/connections?id=${id}`, user));
+    await see(client.request('GET', '/connections?limit=1&status=invalid'
+                             + '&integration=github', user));
+    await see(client.request('GET', '/connections?since=1', user));
+    await see(client.request('GET', '/connections?limit=many', user));
+    await see(client.request('GET', '/callback?code=1&state=2', {}));
+    await see(client.request('GET', '/nothing', {}));
+
+    return [seen, list.json.connections.length];
+}
+
+
+test('each kind of request before and after a reload', { timeout: 5 * PATIENCE },
+     async (t) =>
+{
+    const sim = await createNango({
+        settings: { rate_limit: 100000 },
+    }).listen();
+
+    t.after(() => sim.close());
+
+    const nginx = await create(t, { http: http(sim), server: SERVER,
+                                    workers: 1 });
+
+    await nginx.start();
+
+    const [worker] = nginx.workers();
+    let client = new Client(nginx.port);
+    const [seen, count] = await eachKind(client, 1);
+
+    assert.deepStrictEqual(seen, STATUSES);
+    assert.strictEqual(count, 2);
+
+    nginx.kill(nginx.master, 'SIGHUP');
+    await until('another worker', () => nginx.workers().some(
+        (pid) => pid !== worker), PATIENCE);
+
+    client.close();
+    await until('the old worker to go', () => !nginx.workers().includes(worker),
+                PATIENCE);
+
+    client = new Client(nginx.port);
+
+    assert.deepStrictEqual(await eachKind(client, 2), [seen, 4]);
+
+    /* What a worker that ends finds under way. */
+    await sim.control('POST', 'faults', {
+        add: { path: '/connect/sessions', delay_ms: 1000 },
+    });
+
+    const late = client.request('POST', '/fresh', { 'X-User': 'ann' }, '');
+
+    await sleep(300);
+    assert.ok(await nginx.stop(PATIENCE), 'nginx does not end');
+    assert.strictEqual((await late).status, 200);
+    assert.deepStrictEqual(nginx.lines('emerg', 'alert', 'crit'), []);
+});
