@@ -214,6 +214,109 @@ reconnect_names_its_connection(void **state)
 }
 
 
+#define EXTRA(i, k, n, v)                                                     \
+    { nango_string(i), nango_string(k), nango_string(n), nango_string(v) }
+
+static void
+defaults_are_gathered_by_integration(void **state)
+{
+    nango_session_t  s;
+
+    static const nango_session_default_t  defaults[] = {
+        EXTRA("github", "user_scopes", "", "repo"),
+        EXTRA("slack", "connection_config", "a.b", "1"),
+        EXTRA("github", "authorization_params", "login_hint", "a\"b"),
+        EXTRA("github", "authorization_params", "prompt", ""),
+        EXTRA("github", "user_scopes", "", "user"),
+        EXTRA("github", "authorization_params", "prompt", "\xc3\xbc\n")
+    };
+
+    s = session(NANGO_SESSION_TAGS, user_tags, 1);
+    s.defaults = defaults;
+    s.ndefaults = COUNT(defaults);
+    assert_body(&s, "{\"tags\":{\"end_user_id\":\"42\"},"
+        "\"integrations_config_defaults\":{\"github\":{\"user_scopes\":"
+        "\"user\",\"authorization_params\":{\"login_hint\":\"a\\\"b\","
+        "\"prompt\":\"\xc3\xbc\\n\"}},\"slack\":{\"connection_config\":"
+        "{\"a.b\":\"1\"}}}}");
+}
+
+
+static void
+docs_and_the_webhooks_url_go_last(void **state)
+{
+    nango_session_t    s;
+    const nango_str_t  ids[] = { nango_string("github") };
+
+    static const nango_session_default_t  defaults[] = {
+        EXTRA("github", "user_scopes", "", "repo")
+    };
+
+    static const nango_session_docs_t  docs[] = {
+        { nango_string("github"), nango_string("https://a") },
+        { nango_string("slack"), nango_string("https://b") },
+        { nango_string("github"), nango_string("https://c") }
+    };
+
+    s = session(NANGO_SESSION_TAGS, user_tags, 1);
+    s.integrations = ids;
+    s.nintegrations = 1;
+    s.defaults = defaults;
+    s.ndefaults = 1;
+    s.docs = docs;
+    s.ndocs = 3;
+    s.webhook_url = S("https://d");
+    assert_body(&s, "{\"tags\":{\"end_user_id\":\"42\"},"
+        "\"allowed_integrations\":[\"github\"],"
+        "\"integrations_config_defaults\":{\"github\":"
+        "{\"user_scopes\":\"repo\"}},"
+        "\"overrides\":{\"github\":{\"docs_connect\":\"https://c\"},"
+        "\"slack\":{\"docs_connect\":\"https://b\"}},"
+        "\"webhook_url_override\":\"https://d\"}");
+}
+
+
+static void
+extras_that_are_no_utf8_make_no_body(void **state)
+{
+    size_t                   i, len;
+    const char              *error;
+    nango_session_t          s;
+    nango_session_docs_t     docs;
+    nango_session_default_t  d;
+
+    for (i = 0; i < 6; i++) {
+        s = session(NANGO_SESSION_TAGS, user_tags, 1);
+
+        memset(&d, 0, sizeof(d));
+        memset(&docs, 0, sizeof(docs));
+
+        d.integration = S("github");
+        d.key = S("connection_config");
+        d.name = S("a");
+        d.value = S("b");
+        docs.integration = S("github");
+        docs.url = S("https://a");
+
+        s.defaults = &d;
+        s.ndefaults = 1;
+        s.docs = &docs;
+        s.ndocs = 1;
+
+        switch (i) {
+        case 0: d.value = S("\xff"); break;
+        case 1: d.name = S("\xff"); break;
+        case 2: d.integration = S("\xff"); break;
+        case 3: docs.url = S("\xff"); break;
+        case 4: docs.integration = S("\xff"); break;
+        case 5: s.webhook_url = S("\xff"); break;
+        }
+
+        assert_null(nango_session_body(&s, &len, &error));
+    }
+}
+
+
 static void
 unicode_stays_as_it_is(void **state)
 {
@@ -862,6 +965,9 @@ main(void)
         unit(organization_needs_its_id),
         unit(integrations_are_listed),
         unit(reconnect_names_its_connection),
+        unit(defaults_are_gathered_by_integration),
+        unit(docs_and_the_webhooks_url_go_last),
+        unit(extras_that_are_no_utf8_make_no_body),
         unit(unicode_stays_as_it_is),
         unit(quotes_and_control_characters_are_escaped),
         unit(bytes_that_are_no_utf8_make_no_body),

@@ -203,6 +203,15 @@ body_once(void)
         { nango_string("organization_display_name"), nango_string("Acme") },
         { nango_string("plan"), nango_string("pro") }
     };
+    static const nango_session_default_t  defaults[] = {
+        { nango_string("github"), nango_string("user_scopes"),
+          nango_null_str, nango_string("repo") },
+        { nango_string("github"), nango_string("connection_config"),
+          nango_string("a"), nango_string("1") }
+    };
+    static const nango_session_docs_t  docs[] = {
+        { nango_string("github"), nango_string("https://a") }
+    };
 
     memset(&s, 0, sizeof(s));
     s.format = NANGO_SESSION_BOTH;
@@ -210,6 +219,11 @@ body_once(void)
     s.ntags = 4;
     s.integrations = ids;
     s.nintegrations = 1;
+    s.defaults = defaults;
+    s.ndefaults = 2;
+    s.docs = docs;
+    s.ndocs = 1;
+    s.webhook_url = S("https://b");
 
     body = nango_session_body(&s, &len, &error);
 
@@ -225,7 +239,11 @@ body_once(void)
         "\"organization_display_name\":\"Acme\",\"plan\":\"pro\"},"
         "\"end_user\":{\"id\":\"42\",\"tags\":{\"plan\":\"pro\"}},"
         "\"organization\":{\"id\":\"acme\",\"display_name\":\"Acme\"},"
-        "\"allowed_integrations\":[\"github\"]}");
+        "\"allowed_integrations\":[\"github\"],"
+        "\"integrations_config_defaults\":{\"github\":{\"user_scopes\":"
+        "\"repo\",\"connection_config\":{\"a\":\"1\"}}},"
+        "\"overrides\":{\"github\":{\"docs_connect\":\"https://a\"}},"
+        "\"webhook_url_override\":\"https://b\"}");
     free(body);
 
     return 1;
@@ -345,6 +363,108 @@ json_load_fails_cleanly(void **state)
 
 
 static int
+connection_once(void)
+{
+    nango_event_t  ev;
+
+    if (nango_event_parse_connection(&ev, S("{\"connection_id\":\"c\","
+                                            "\"tags\":{\"a\":\"b\"}}"))
+        != 0)
+    {
+        assert_null(ev.memory);
+        return 0;
+    }
+
+    nango_event_free(&ev);
+
+    return 1;
+}
+
+
+static void
+connection_parse_fails_cleanly(void **state)
+{
+    fail_each(connection_once, 0);
+}
+
+
+static int
+path_once(void)
+{
+    char  *path;
+
+    path = nango_connection_path(S("c"), S("github"));
+
+    if (path == NULL) {
+        return 0;
+    }
+
+    free(path);
+
+    return 1;
+}
+
+
+static void
+connection_path_fails_cleanly(void **state)
+{
+    fail_each(path_once, 0);
+}
+
+
+static int
+written_once(void)
+{
+    char           *body;
+    size_t          len;
+    nango_event_t   ev;
+
+    static nango_tag_t  tags[] = {
+        { nango_string("a"), nango_string("b") },
+        { nango_string("c"), nango_string("d") }
+    };
+
+    memset(&ev, 0, sizeof(ev));
+
+    ev.type = NANGO_TYPE_AUTH;
+    ev.operation = NANGO_OP_REFRESH;
+    ev.success = NANGO_SUCCESS_FALSE;
+    ev.integration = S("github");
+    ev.connection_id = S("c");
+    ev.provider = S("p");
+    ev.tags = tags;
+    ev.ntags = 2;
+    ev.error_type = S("t");
+    ev.error_text = S("x");
+
+    body = nango_event_body(&ev, S("prod"), &len);
+
+    if (body == NULL) {
+        return 0;
+    }
+
+    /* jansson can leave out what it had no memory for */
+
+    assert_str(nango_str(body, len), "{\"connectionId\":\"c\","
+        "\"environment\":\"prod\",\"error\":{\"description\":\"x\","
+        "\"type\":\"t\"},\"from\":\"nango-edge\","
+        "\"operation\":\"refresh\",\"provider\":\"p\","
+        "\"providerConfigKey\":\"github\",\"success\":false,"
+        "\"tags\":{\"a\":\"b\",\"c\":\"d\"},\"type\":\"auth\"}");
+    free(body);
+
+    return 1;
+}
+
+
+static void
+event_body_fails_cleanly(void **state)
+{
+    fail_each(written_once, 0);
+}
+
+
+static int
 hash_once(void)
 {
     unsigned char  key[NANGO_KEY_LEN];
@@ -453,6 +573,9 @@ main(void)
         unit(session_reply_fails_cleanly),
         unit(session_answer_fails_cleanly),
         unit(session_wish_fails_cleanly),
+        unit(connection_parse_fails_cleanly),
+        unit(connection_path_fails_cleanly),
+        unit(event_body_fails_cleanly),
         unit(json_load_fails_cleanly)
     };
 

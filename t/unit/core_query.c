@@ -128,6 +128,35 @@ an_id_is_a_key_or_that_of_nobody(void **state)
 
 
 static void
+waiting_needs_something_to_wait_for(void **state)
+{
+    nango_query_t  q;
+
+    q = parse(S("since=7&wait=55"));
+    assert_int_equal(q.since, 7);
+    assert_int_equal(q.wait, 55);
+
+    q = parse(S("WAIT=%31&since=0&integration=x&limit=1"));
+    assert_int_equal(q.wait, 1);
+
+    q = parse(S("wait=0"));
+    assert_int_equal(q.wait, 0);
+
+    q = parse(S("wait=0&id=x"));
+    assert_int_equal(q.wait, 0);
+
+    assert_refused(S("wait=1"), "wait needs since");
+    assert_refused(S("wait=1&since=1&id=x"), "wait needs since");
+    assert_refused(S("since=1&wait=56"), "wait must");
+    assert_refused(S("since=1&wait="), "wait must");
+    assert_refused(S("since=1&wait=-1"), "wait must");
+    assert_refused(S("since=1&wait=1.5"), "wait must");
+    assert_refused(S("since=1&wait=18446744073709551617"), "wait must");
+    assert_refused(S("since=x&wait=1"), "since ");
+}
+
+
+static void
 what_is_wrong_is_refused(void **state)
 {
     assert_refused(S("limit="), "limit ");
@@ -182,6 +211,7 @@ main(void)
         cmocka_unit_test(all_of_them_are_read),
         cmocka_unit_test(the_first_of_several_counts),
         cmocka_unit_test(an_id_is_a_key_or_that_of_nobody),
+        cmocka_unit_test(waiting_needs_something_to_wait_for),
         cmocka_unit_test(what_is_wrong_is_refused),
         cmocka_unit_test(it_stays_within_its_memory)
     };

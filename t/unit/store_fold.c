@@ -422,6 +422,175 @@ a_change_concerns_who_has_all_its_tags(void **state)
 }
 
 
+typedef struct {
+    size_t         n;
+    unsigned char  keys[16][NANGO_KEY_LEN];
+} visited_t;
+
+
+static void
+visit(void *data, const unsigned char key[NANGO_KEY_LEN])
+{
+    visited_t  *v = data;
+
+    if (v->n < 16) {
+        memcpy(v->keys[v->n], key, NANGO_KEY_LEN);
+    }
+
+    v->n++;
+}
+
+
+static int
+changes(nango_store_t *store, uint64_t since, visited_t *v)
+{
+    int              rc;
+    nango_reader_t  *reader;
+
+    v->n = 0;
+
+    reader = snapshot(store);
+    rc = nango_reader_changes(reader, since, visit, v, &failure);
+    snapshot_end(reader);
+
+    return rc;
+}
+
+
+/* Between the i-th and the last of them. */
+
+static void
+assert_visited(const visited_t *v, size_t i, size_t last, const char *name,
+    const char *value)
+{
+    unsigned char  key[NANGO_KEY_LEN];
+
+    assert_true(last < v->n);
+    assert_int_equal(nango_owner_key(key, S("prod"), Z(name), Z(value)), 0);
+
+    while (memcmp(v->keys[i], key, NANGO_KEY_LEN) != 0) {
+        assert_true(i++ < last);
+    }
+}
+
+
+static void
+changes_name_their_owners(void **state)
+{
+    visited_t       v;
+    nango_store_t  *store;
+
+    store = store_open();
+
+    assert_int_equal(changes(store, 0, &v), 1);
+    assert_int_equal(v.n, 0);
+
+    put(store, created("one", "{\"a\":\"1\"}"));                      /* 1 */
+    put(store, overridden("one", "{\"a\":\"2\"}"));                   /* 2 */
+    put(store, failed("none"));                                       /* 3 */
+    put(store, deleted("one"));                                       /* 4 */
+    put(store, created("two", NULL));                                 /* 5 */
+    fold(store);
+
+    /* one that changes: of whom it was, and whose it is */
+
+    assert_int_equal(changes(store, 0, &v), 1);
+    assert_int_equal(v.n, 4);
+    assert_visited(&v, 0, 0, "a", "1");
+    assert_visited(&v, 1, 2, "a", "1");
+    assert_visited(&v, 1, 2, "a", "2");
+    assert_visited(&v, 3, 3, "a", "2");
+
+    assert_int_equal(changes(store, 2, &v), 1);
+    assert_int_equal(v.n, 1);
+    assert_visited(&v, 0, 0, "a", "2");
+
+    assert_int_equal(changes(store, 4, &v), 1);
+    assert_int_equal(v.n, 0);
+
+    /* nothing is known of what comes, or of another log */
+
+    assert_int_equal(changes(store, 5, &v), 1);
+    assert_int_equal(changes(store, 1000, &v), 1);
+    assert_int_equal(changes(store, UINT64_MAX, &v), 1);
+    assert_int_equal(v.n, 0);
+
+    nango_store_close(store);
+}
+
+
+static void
+forgotten_changes_are_said_to_be(void **state)
+{
+    visited_t       v;
+    nango_store_t  *store;
+
+    store = store_open();
+    put(store, created("one", "{\"a\":\"1\"}"));
+    fold_at(store, 0, 100 * HOUR, 0);
+    put(store, created("two", "{\"a\":\"2\"}"));
+    fold_at(store, HOUR / 2, 100 * HOUR, 0);
+    fold_at(store, HOUR + 1, 100 * HOUR, 0);
+
+    assert_int_equal(changes(store, 0, &v), 0);
+    assert_int_equal(v.n, 0);
+
+    assert_int_equal(changes(store, 1, &v), 1);
+    assert_int_equal(v.n, 1);
+    assert_visited(&v, 0, 0, "a", "2");
+
+    nango_store_close(store);
+}
+
+
+static void
+so_are_too_many(void **state)
+{
+    int              i;
+    event_t          e;
+    visited_t        v;
+    nango_store_t   *store;
+    nango_write_t   *jobs[256];
+    nango_writer_t  *writer;
+
+    store = store_open();
+    writer = nango_writer_create(store, 0);
+    assert_non_null(writer);
+
+    for (i = 0; i < NANGO_CHANGES_MAX + 256; i++) {
+
+        e = overridden("one", i % 2 ? "{\"a\":\"1\"}" : "{\"a\":\"2\"}");
+        jobs[i % 256] = job_make(&e);
+
+        if (i % 256 == 255) {
+            int  n;
+
+            assert_ok(nango_log_commit(writer, jobs, 256, &failure));
+
+            for (n = 0; n < 256; n++) {
+                job_free(jobs[n]);
+            }
+        }
+    }
+
+    nango_writer_free(writer);
+    fold(store);
+
+    /* one row more than are looked at, and just as many */
+
+    assert_int_equal(changes(store, 255, &v), 0);
+    assert_int_equal(v.n, 2 * NANGO_CHANGES_MAX);
+    assert_int_equal(changed(store, "b", "1", 255), 2);
+    assert_int_equal(changed(store, "a", "1", 255), 1);
+
+    assert_int_equal(changes(store, 257, &v), 1);
+    assert_int_equal(v.n, 2 * (NANGO_CHANGES_MAX - 1));
+    assert_int_equal(changed(store, "b", "1", 257), 0);
+
+    nango_store_close(store);
+}
+
+
 static void
 changes_are_forgotten_after_an_hour(void **state)
 {
@@ -1210,6 +1379,9 @@ main(void)
         store_unit(a_change_is_told_to_its_owner),
         store_unit(what_changes_nothing_is_no_change),
         store_unit(a_change_concerns_who_has_all_its_tags),
+        store_unit(changes_name_their_owners),
+        store_unit(forgotten_changes_are_said_to_be),
+        store_unit(so_are_too_many),
         store_unit(changes_are_forgotten_after_an_hour),
         store_unit(changes_of_a_wrong_clock_go_too),
         store_unit(a_tombstone_is_dropped_after_its_time),
