@@ -22,6 +22,7 @@ ngx_http_nango_call(ngx_http_request_t *r, ngx_http_nango_call_t *call)
 {
     time_t                    blocked;
     ngx_int_t                 rc;
+    ngx_uint_t                level;
     ngx_http_cleanup_t       *cln;
     ngx_nango_transfer_t     *t;
     ngx_nango_environment_t  *env;
@@ -60,11 +61,14 @@ ngx_http_nango_call(ngx_http_request_t *r, ngx_http_nango_call_t *call)
     if (rc != NGX_OK) {
         ngx_nango_transfer_free(t);
 
-        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+        level = (rc == NGX_DECLINED) ? NGX_LOG_INFO : NGX_LOG_ERR;
+
+        ngx_log_error(level, r->connection->log, 0,
                       "nango: the API of environment \"%V\" cannot be asked: "
                       "%s", &env->name,
-                      rc == NGX_BUSY ? "too many requests wait for it"
-                                     : "no memory");
+                      rc == NGX_DECLINED ? "it did not answer lately"
+                      : rc == NGX_BUSY ? "too many requests wait for it"
+                                       : "no memory");
 
         return ngx_http_nango_error(r, NGX_HTTP_SERVICE_UNAVAILABLE,
                                     "nango_unavailable",

@@ -19,6 +19,7 @@
  */
 
 #include "ngx_nango_curl.h"
+#include "ngx_nango_shared.h"
 
 #include <curl/curl.h>
 #include <openssl/err.h>
@@ -84,6 +85,7 @@ static int ngx_nango_curl_send(void *user, char *remote, char *local,
 static CURL *ngx_nango_curl_easy(ngx_nango_peer_t *peer);
 static ngx_int_t ngx_nango_curl_setup(ngx_nango_transfer_t *t);
 static ngx_int_t ngx_nango_curl_add(ngx_nango_transfer_t *t);
+static void ngx_nango_curl_budget(ngx_nango_transfer_t *t);
 static void ngx_nango_curl_complete(ngx_nango_transfer_t *t, CURLcode code);
 static void ngx_nango_curl_next(ngx_nango_peer_t *peer);
 static void ngx_nango_curl_hold(void);
@@ -946,6 +948,13 @@ ngx_nango_transfer_start(ngx_nango_transfer_t *t)
         return NGX_ERROR;
     }
 
+    if (ngx_nango_circuit_enter(t->environment->key,
+                                t->environment->api_timeout)
+        != NGX_OK)
+    {
+        return NGX_DECLINED;
+    }
+
     peer = &ngx_nango_peers[t->environment->index];
 
     t->start = ngx_current_msec;
@@ -1156,6 +1165,44 @@ ngx_nango_curl_setup(ngx_nango_transfer_t *t)
 }
 
 
+/* What Nango says of the account's rate limit in each of its replies. */
+
+static void
+ngx_nango_curl_budget(ngx_nango_transfer_t *t)
+{
+    time_t               now;
+    ngx_int_t            n[3];
+    ngx_uint_t           i;
+    struct curl_header  *h;
+
+    static const char  *names[] = {
+        "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"
+    };
+
+    for (i = 0; i < 3; i++) {
+
+        if (curl_easy_header(t->easy, names[i], 0, CURLH_HEADER, -1, &h)
+            != CURLHE_OK)
+        {
+            return;
+        }
+
+        n[i] = ngx_atoi((u_char *) h->value, ngx_strlen(h->value));
+
+        if (n[i] == NGX_ERROR) {
+            return;
+        }
+    }
+
+    now = ngx_time();
+
+    if (n[2] > now) {
+        ngx_nango_account_budget(&t->environment->account, n[0], n[1],
+                                 n[2] - now);
+    }
+}
+
+
 static void
 ngx_nango_curl_complete(ngx_nango_transfer_t *t, CURLcode code)
 {
@@ -1247,6 +1294,18 @@ ngx_nango_curl_complete(ngx_nango_transfer_t *t, CURLcode code)
     default:
         t->outcome = NGX_NANGO_TRANSFER_UNAVAILABLE;
         break;
+    }
+
+    ngx_nango_curl_budget(t);
+
+    /* Want of connections is our own trouble, and not Nango's. */
+
+    if (!t->starved) {
+        ngx_nango_circuit_leave(t->environment->key,
+                                t->outcome == NGX_NANGO_TRANSFER_TIMEOUT
+                                || t->outcome
+                                   == NGX_NANGO_TRANSFER_UNAVAILABLE,
+                                &t->environment->name, ngx_cycle->log);
     }
 
     (void) curl_multi_remove_handle(ngx_nango_multi, t->easy);

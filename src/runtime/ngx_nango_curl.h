@@ -85,7 +85,8 @@ void ngx_nango_transfer_free(ngx_nango_transfer_t *t);
 
 /*
  * NGX_OK: handler will be called, later and once.  NGX_BUSY: too many wait
- * already.  NGX_ERROR: no memory.
+ * already.  NGX_DECLINED: Nango did not answer lately, and is not asked now.
+ * NGX_ERROR: no memory.
  */
 ngx_int_t ngx_nango_transfer_start(ngx_nango_transfer_t *t);
 

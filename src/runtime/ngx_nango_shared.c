@@ -12,6 +12,10 @@
 
 #define NGX_NANGO_ACCOUNTS       64
 #define NGX_NANGO_ENVIRONMENTS   256
+
+/* ms; 8 seconds after some more failures */
+#define NGX_NANGO_CIRCUIT_OPEN   250
+
 #define NGX_NANGO_SESSION_SETS   1024
 #define NGX_NANGO_SESSION_WAYS   4
 
@@ -45,8 +49,10 @@ typedef struct {
 
 typedef struct {
     ngx_atomic_t              name;         /* of the key, 0: free */
-    ngx_atomic_t              time;
-} ngx_nango_reconcile_slot_t;
+    ngx_atomic_t              reconciled;   /* ms since 1970 */
+    ngx_atomic_t              failures;     /* in a row */
+    ngx_atomic_t              closed;       /* until, ms since 1970 */
+} ngx_nango_environment_slot_t;
 
 
 /*
@@ -70,7 +76,7 @@ typedef struct {
     ngx_atomic_t              wanted;
     ngx_atomic_t              watched;
     ngx_nango_account_slot_t  accounts[NGX_NANGO_ACCOUNTS];
-    ngx_nango_reconcile_slot_t  reconciled[NGX_NANGO_ENVIRONMENTS];
+    ngx_nango_environment_slot_t  environments[NGX_NANGO_ENVIRONMENTS];
     ngx_atomic_t              limits[NGX_NANGO_LIMIT_SETS
                                      * NGX_NANGO_LIMIT_WAYS];
     ngx_nango_session_slot_t  sessions[NGX_NANGO_SESSION_SETS
@@ -80,6 +86,7 @@ typedef struct {
 
 static ngx_int_t ngx_nango_shared_init(ngx_shm_zone_t *zone, void *data);
 static ngx_nango_account_slot_t *ngx_nango_account(ngx_str_t *account);
+static ngx_nango_environment_slot_t *ngx_nango_environment_slot(u_char *key);
 static ngx_uint_t ngx_nango_slot_take(ngx_nango_session_slot_t *slot);
 static void ngx_nango_slot_leave(ngx_nango_session_slot_t *slot);
 static uint32_t ngx_nango_slot_crc(ngx_nango_session_slot_t *slot);
@@ -266,12 +273,12 @@ ngx_nango_account_low(ngx_str_t *account)
 }
 
 
-ngx_atomic_t *
-ngx_nango_reconciled(u_char *key)
+static ngx_nango_environment_slot_t *
+ngx_nango_environment_slot(u_char *key)
 {
-    ngx_uint_t                   i, n;
-    ngx_atomic_uint_t            name;
-    ngx_nango_reconcile_slot_t  *slot;
+    ngx_uint_t                     i, n;
+    ngx_atomic_uint_t              name;
+    ngx_nango_environment_slot_t  *slot;
 
     if (ngx_nango_shared == NULL) {
         return NULL;
@@ -282,17 +289,103 @@ ngx_nango_reconciled(u_char *key)
 
     for (i = 0; i < NGX_NANGO_ENVIRONMENTS; i++) {
         n = (name + i) % NGX_NANGO_ENVIRONMENTS;
-        slot = &ngx_nango_shared->reconciled[n];
+        slot = &ngx_nango_shared->environments[n];
 
         if (slot->name == name
             || (slot->name == 0 && ngx_atomic_cmp_set(&slot->name, 0, name))
             || slot->name == name)
         {
-            return &slot->time;
+            return slot;
         }
     }
 
     return NULL;
+}
+
+
+ngx_atomic_t *
+ngx_nango_reconciled(u_char *key)
+{
+    ngx_nango_environment_slot_t  *slot;
+
+    slot = ngx_nango_environment_slot(key);
+
+    return slot ? &slot->reconciled : NULL;
+}
+
+
+ngx_int_t
+ngx_nango_circuit_enter(u_char *key, ngx_msec_t timeout)
+{
+    uint64_t                       now;
+    ngx_atomic_uint_t              until;
+    ngx_nango_environment_slot_t  *slot;
+
+    slot = ngx_nango_environment_slot(key);
+
+    if (slot == NULL || slot->failures < NGX_NANGO_CIRCUIT) {
+        return NGX_OK;
+    }
+
+    now = ngx_nango_now();
+    until = slot->closed;
+
+    /* A clock that was set back does not keep it open. */
+
+    if (until > now && until < now + 3600000) {
+        return NGX_DECLINED;
+    }
+
+    return ngx_atomic_cmp_set(&slot->closed, until,
+                              (ngx_atomic_uint_t) (now + timeout))
+           ? NGX_OK : NGX_DECLINED;
+}
+
+
+void
+ngx_nango_circuit_leave(u_char *key, ngx_uint_t failed, ngx_str_t *name,
+    ngx_log_t *log)
+{
+    ngx_uint_t                     shift;
+    ngx_atomic_uint_t              failures;
+    ngx_nango_environment_slot_t  *slot;
+
+    slot = ngx_nango_environment_slot(key);
+
+    if (slot == NULL) {
+        return;
+    }
+
+    if (!failed) {
+        failures = slot->failures;
+
+        if (failures != 0 && ngx_atomic_cmp_set(&slot->failures, failures, 0)
+            && failures >= NGX_NANGO_CIRCUIT)
+        {
+            ngx_log_error(NGX_LOG_NOTICE, log, 0,
+                          "nango: environment \"%V\" answers again", name);
+        }
+
+        return;
+    }
+
+    failures = ngx_atomic_fetch_add(&slot->failures, 1) + 1;
+
+    if (failures < NGX_NANGO_CIRCUIT) {
+        return;
+    }
+
+    shift = ngx_min(failures - NGX_NANGO_CIRCUIT, 5);
+
+    slot->closed = (ngx_atomic_uint_t) (ngx_nango_now()
+                                        + (NGX_NANGO_CIRCUIT_OPEN << shift));
+
+    if (failures == NGX_NANGO_CIRCUIT) {
+        ngx_log_error(NGX_LOG_WARN, log, 0,
+                      "nango: environment \"%V\" does not answer; from time "
+                      "to time one request is sent to see whether it does",
+                      name);
+    }
 }
 
 

@@ -77,6 +77,19 @@ void ngx_nango_account_budget(ngx_str_t *account, ngx_uint_t limit,
 ngx_uint_t ngx_nango_account_low(ngx_str_t *account);
 
 /*
+ * The circuit of an environment.  After NGX_NANGO_CIRCUIT failures in a row it
+ * is open for a short time, twice as long after each further one: NGX_DECLINED,
+ * Nango is not to be asked.  Then one request at a time is let through to see,
+ * whose failing is known after timeout ms at the latest.  NGX_OK: go ahead, and
+ * tell what came of it; closing it is logged as well as opening.
+ */
+#define NGX_NANGO_CIRCUIT  5
+
+ngx_int_t ngx_nango_circuit_enter(u_char *key, ngx_msec_t timeout);
+void ngx_nango_circuit_leave(u_char *key, ngx_uint_t failed, ngx_str_t *name,
+    ngx_log_t *log);
+
+/*
  * When the environment was last compared with Nango's list, in ms of
  * ngx_nango_now(), 0: never, NULL: not to be known.  Its key is random-looking.
  */
