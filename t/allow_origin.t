@@ -446,6 +446,7 @@ qq{
         api         \$TEST_NGINX_NANGO_API;
         api_public  https://nango.example.com;
         api_key     data:$NangoTest::API_KEY;
+        reconcile   off;
         api_timeout 500ms;
     }
 }

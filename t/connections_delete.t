@@ -216,6 +216,7 @@ qq{
         api_public          https://nango.example.com;
         connect_ui          https://connect.nango.dev;
         api_key             data:$NangoTest::API_KEY;
+        reconcile           off;
         webhook_signing_key data:$NangoTest::KEY;
     }
 }
@@ -248,6 +249,7 @@ qq{
         api_public          https://nango.example.com;
         connect_ui          https://connect.nango.dev;
         api_key             data:$NangoTest::API_KEY;
+        reconcile           off;
         webhook_signing_key data:$NangoTest::KEY;
         api_timeout         500ms;
     }

@@ -447,6 +447,7 @@ qq{
         api_public          https://nango.example.com;
         connect_ui          https://connect.nango.dev;
         api_key             data:$NangoTest::API_KEY;
+        reconcile           off;
         webhook_signing_key data:$NangoTest::KEY;
         api_timeout         500ms;
     }
@@ -473,6 +474,7 @@ qq{
         api_public          https://nango.example.com;
         connect_ui          https://connect.nango.dev;
         api_key             data:$NangoTest::API_KEY;
+        reconcile           off;
         webhook_signing_key data:$NangoTest::KEY;
     }
 }
@@ -595,6 +597,7 @@ qq{
         api_public https://nango.example.com;
         connect_ui https://connect.nango.dev;
         api_key    data:$NangoTest::API_KEY;
+        reconcile  off;
     }
 }
 --- config

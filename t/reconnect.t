@@ -174,6 +174,7 @@ qq{
         api_public          https://nango.example.com;
         connect_ui          https://connect.nango.dev;
         api_key             data:$NangoTest::API_KEY;
+        reconcile           off;
         webhook_signing_key data:$NangoTest::KEY;
         session_format      end_user;
     }
@@ -296,6 +297,7 @@ my $rest = qq{
         api_public          https://nango.example.com;
         connect_ui          https://connect.nango.dev;
         api_key             data:$NangoTest::API_KEY;
+        reconcile           off;
         webhook_signing_key data:$NangoTest::KEY;
 };
 "nango_store nango_cache;
@@ -509,6 +511,7 @@ EOF
 qq{
     nango_environment prod {
         api_key data:$NangoTest::API_KEY;
+        reconcile off;
     }
 }
 --- config

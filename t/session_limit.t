@@ -168,6 +168,7 @@ my $rest = qq{
         api_public https://nango.example.com;
         connect_ui https://connect.nango.dev;
         api_key    data:$NangoTest::API_KEY;
+        reconcile  off;
 };
 "nango_environment a { $rest account one; }
  nango_environment b { $rest account two; }"

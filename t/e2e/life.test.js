@@ -28,6 +28,7 @@ function settings(api, size) {
         connect_ui          https://connect.nango.dev;
         api_key             data:${API_KEY};
         webhook_signing_key data:${KEY};
+        reconcile           off;
     }
 `,
         server: `

@@ -81,6 +81,7 @@ async function running(t, server) {
         connect_ui          https://connect.nango.dev;
         api_key             data:${API_KEY};
         webhook_signing_key data:${KEY};
+        reconcile           off;
     }
 `,
         server,

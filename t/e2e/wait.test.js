@@ -24,12 +24,14 @@ const HTTP = `
         api_public          https://nango.example.com;
         api_key             data:b3a1c0de-0000-4000-8000-00000000abcd;
         webhook_signing_key data:${KEY};
+        reconcile           off;
     }
     nango_environment twin {
         api                 http://127.0.0.1:1;
         api_public          https://nango.example.com;
         api_key             data:b3a1c0de-0000-4000-8000-00000000abcd;
         webhook_signing_key data:${KEY};
+        reconcile           off;
     }
 `;
 

@@ -202,6 +202,7 @@ my $http_config = <<"EOF";
         connect_ui          https://connect.nango.dev;
         api_key             data:$API_KEY;
         webhook_signing_key data:$KEY;
+        reconcile           off;
     }
 EOF
 
