@@ -1298,13 +1298,16 @@ ngx_nango_curl_complete(ngx_nango_transfer_t *t, CURLcode code)
 
     ngx_nango_curl_budget(t);
 
-    /* Want of connections is our own trouble, and not Nango's. */
+    /*
+     * Dead is who cannot be reached or says nothing in time; who answers
+     * badly is alive, and want of connections is our own trouble.
+     */
 
     if (!t->starved) {
         ngx_nango_circuit_leave(t->environment->key,
-                                t->outcome == NGX_NANGO_TRANSFER_TIMEOUT
-                                || t->outcome
-                                   == NGX_NANGO_TRANSFER_UNAVAILABLE,
+                                code == CURLE_OPERATION_TIMEDOUT
+                                || code == CURLE_COULDNT_CONNECT
+                                || code == CURLE_COULDNT_RESOLVE_HOST,
                                 &t->environment->name, ngx_cycle->log);
     }
 

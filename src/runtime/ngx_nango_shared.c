@@ -13,7 +13,7 @@
 #define NGX_NANGO_ACCOUNTS       64
 #define NGX_NANGO_ENVIRONMENTS   256
 
-/* ms; 8 seconds after some more failures */
+/* ms; two seconds after some more failures */
 #define NGX_NANGO_CIRCUIT_OPEN   250
 
 #define NGX_NANGO_SESSION_SETS   1024
@@ -375,7 +375,7 @@ ngx_nango_circuit_leave(u_char *key, ngx_uint_t failed, ngx_str_t *name,
         return;
     }
 
-    shift = ngx_min(failures - NGX_NANGO_CIRCUIT, 5);
+    shift = ngx_min(failures - NGX_NANGO_CIRCUIT, 3);
 
     slot->closed = (ngx_atomic_uint_t) (ngx_nango_now()
                                         + (NGX_NANGO_CIRCUIT_OPEN << shift));
