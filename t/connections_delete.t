@@ -29,10 +29,10 @@ our $User = 'X-User: 42';
 our $List = 'GET /connections';
 our $Seen = 'GET /_sim/requests';
 
-# Events that made connections, given to "run" beside what is asked.
+# The events that made connections; "given" puts them before what is asked.
 our @Events;
 
-sub run {
+sub given {
     my ($events, @requests) = @_;
 
     @Events = @$events;
@@ -96,7 +96,7 @@ __DATA__
 === TEST 1: by id: what Nango was asked, and what is left
 --- config eval: $::Config
 --- request eval
-::run(\@::Two, ::by_id('github', 'c-1'), $::List, $::Seen,
+::given(\@::Two, ::by_id('github', 'c-1'), $::List, $::Seen,
       'GET /_sim/state')
 --- more_headers eval: ::headers($::User, $::User, '', '')
 --- response_body_like eval
@@ -110,7 +110,7 @@ __DATA__
 === TEST 2: by integration
 --- config eval: $::Config
 --- request eval
-::run([@::One, ::event('creation', 'true', 's-1', end_user_id => '42',
+::given([@::One, ::event('creation', 'true', 's-1', end_user_id => '42',
                        integration => 'slack')],
       'DELETE /connections?integration=github', $::List,
       'DELETE /connections?provider_config_key=slack')
@@ -123,7 +123,7 @@ __DATA__
 === TEST 3: an invalid one as well
 --- config eval: $::Config
 --- request eval
-::run([@::One, ::event('refresh', 'false', 'c-1', error => 'x')],
+::given([@::One, ::event('refresh', 'false', 'c-1', error => 'x')],
       ::by_id('github', 'c-1'), $::List)
 --- more_headers eval: ::headers($::User, $::User)
 --- response_body_like eval: ::bodies($::Gone, '"connections":\[\],')
@@ -133,7 +133,7 @@ __DATA__
 === TEST 4: several of an integration: the choices, and nothing is deleted
 --- config eval: $::Config
 --- request eval
-::run(\@::Two, 'DELETE /connections?integration=github', $::Seen, $::List)
+::given(\@::Two, 'DELETE /connections?integration=github', $::Seen, $::List)
 --- more_headers eval: ::headers($::User, '', $::User)
 --- error_code eval: ::codes(409, 200, 200)
 --- response_body_like eval
@@ -149,7 +149,7 @@ __DATA__
 ::nango()
 --- config eval: $::Config
 --- request eval
-::run(\@::One, ::by_id('github', 'c-1'), $::List)
+::given(\@::One, ::by_id('github', 'c-1'), $::List)
 --- more_headers eval: ::headers($::User, $::User)
 --- response_body_like eval: ::bodies($::Gone, '"connections":\[\],"sequence":2,')
 
@@ -161,7 +161,7 @@ __DATA__
 my @late = (@::One, ::event('override', 'true', 'c-1', end_user_id => '42'),
             ::event('refresh', 'true', 'c-1', end_user_id => '42'),
             ::event('deletion', 'true', 'c-1'));
-::run(\@::One, ::by_id('github', 'c-1'), (map { webhook($_) } @late), $::List,
+::given(\@::One, ::by_id('github', 'c-1'), (map { webhook($_) } @late), $::List,
       'GET /connections?id=' . ::id('prod', 'github', 'c-1'),
       ::by_id('github', 'c-1'), 'DELETE /connections?integration=github')
 --- more_headers eval
@@ -179,7 +179,7 @@ my @late = (@::One, ::event('override', 'true', 'c-1', end_user_id => '42'),
 === TEST 7: somebody else's is not there, and Nango is not asked
 --- config eval: $::Config
 --- request eval
-::run([@::One, ::event('creation', 'true', 'c-3', end_user_id => '43'),
+::given([@::One, ::event('creation', 'true', 'c-3', end_user_id => '43'),
        ::event('creation', 'true', 'c-4')],
       ::by_id('github', 'c-3'), ::by_id('github', 'c-4'),
       ::by_id('github', 'c-9'), 'DELETE /connections?integration=slack',
@@ -196,7 +196,7 @@ my @late = (@::One, ::event('override', 'true', 'c-1', end_user_id => '42'),
 === TEST 8: neither is everything, nor something that is not said
 --- config eval: $::Config
 --- request eval
-::run(\@::One, 'DELETE /connections', 'DELETE /connections?connection_id=c-1',
+::given(\@::One, 'DELETE /connections', 'DELETE /connections?connection_id=c-1',
       'DELETE /connections?limit=x&integration=github', $::List, $::Seen)
 --- more_headers eval: ::headers(($::User) x 4, '')
 --- error_code eval: ::codes(400, 400, 400, 200, 200)
@@ -222,7 +222,7 @@ qq{
 }
 --- config eval: $::Config
 --- request eval
-::run(\@::One, ::by_id('github', 'c-1'), $::List)
+::given(\@::One, ::by_id('github', 'c-1'), $::List)
 --- more_headers eval: ::headers($::User, $::User)
 --- error_code eval: ::codes(503, 200)
 --- response_body_like eval
@@ -256,7 +256,7 @@ qq{
 }
 --- config eval: $::Config
 --- request eval
-::run(\@::One, (::by_id('github', 'c-1')) x 8, $::List, $::Seen)
+::given(\@::One, (::by_id('github', 'c-1')) x 8, $::List, $::Seen)
 --- more_headers eval: ::headers(($::User) x 8, $::User, '')
 --- error_code eval
 ::codes(504, 502, 502, 502, 502, 502, 429, 429, 200, 200)
@@ -273,7 +273,7 @@ NangoTest::sim('faults', '{"faults":[{"method":"DELETE",'
     . '"path":"/connections/c-1","times":1,"cut_after":10}]}')
 --- config eval: $::Config
 --- request eval
-::run(\@::One, ::by_id('github', 'c-1'), $::List, ::by_id('github', 'c-1'),
+::given(\@::One, ::by_id('github', 'c-1'), $::List, ::by_id('github', 'c-1'),
       $::List)
 --- more_headers eval: ::headers(($::User) x 4)
 --- error_code eval: ::codes(503, 200, 200, 200)
@@ -299,7 +299,7 @@ NangoTest::sim('faults', '{"faults":['
     . ']}')
 --- config eval: $::Config
 --- request eval
-::run(\@::One, (::by_id('github', 'c-1')) x 7, $::List)
+::given(\@::One, (::by_id('github', 'c-1')) x 7, $::List)
 --- more_headers eval: ::headers(($::User) x 7, $::User)
 --- error_code eval: ::codes((502) x 7, 200)
 --- response_body_like eval
@@ -310,7 +310,7 @@ NangoTest::sim('faults', '{"faults":['
 === TEST 13: ids that would be other paths are not asked for
 --- config eval: $::Config
 --- request eval
-::run([map { ::event('creation', 'true', $_, end_user_id => '42') } '.', '..'],
+::given([map { ::event('creation', 'true', $_, end_user_id => '42') } '.', '..'],
       ::by_id('github', '.'), ::by_id('github', '..'), $::Seen)
 --- more_headers eval: ::headers(($::User) x 2, '')
 --- error_code eval: ::codes((404) x 2, 200)
@@ -326,7 +326,7 @@ NangoTest::sim('state', '{"integrations":[{"id":"a b:c","provider":"github",'
     . '"connection_id":"{}\\"\'\\\\|/ $=+~[]@.,;:_-"}]}')
 --- config eval: $::Config
 --- request eval
-::run([::event('creation', 'true', '{}\\"\'\\\\|/ $=+~[]@.,;:_-',
+::given([::event('creation', 'true', '{}\\"\'\\\\|/ $=+~[]@.,;:_-',
                end_user_id => '42', integration => 'a b:c'),
        ::event('creation', 'true', '../../environment', end_user_id => '42')],
       'DELETE /connections?integration=a+b%3Ac',
@@ -343,7 +343,7 @@ NangoTest::sim('state', '{"integrations":[{"id":"a b:c","provider":"github",'
 === TEST 15: Nango's own webhook of it may come as well, before or after
 --- config eval: $::Config
 --- request eval
-::run([@::Two, ::event('deletion', 'true', 'c-2')], ::by_id('github', 'c-1'),
+::given([@::Two, ::event('deletion', 'true', 'c-2')], ::by_id('github', 'c-1'),
       webhook(::event('deletion', 'true', 'c-1')), $::List)
 --- more_headers eval
 ::headers($::User, signature(::event('deletion', 'true', 'c-1')), $::User)
@@ -370,7 +370,7 @@ qq{
 }
 --- config eval: $::Config
 --- request eval
-::run(\@::One, ::by_id('github', 'c-1'), $::List)
+::given(\@::One, ::by_id('github', 'c-1'), $::List)
 --- more_headers eval: ::headers($::User, $::User)
 --- error_code eval: ::codes(503, 200)
 --- response_body_like eval: ::bodies('"nango_unavailable"', '"c-1"')
@@ -380,7 +380,7 @@ qq{
 === TEST 18: a body means nothing and is no harm
 --- config eval: $::Config
 --- request eval
-::run(\@::Two, ::by_id('github', 'c-1') . "\n{\"id\":\"x\"}",
+::given(\@::Two, ::by_id('github', 'c-1') . "\n{\"id\":\"x\"}",
       ::by_id('github', 'c-2') . "\n" . 'x' x 100000, $::List)
 --- more_headers eval: ::headers($::User, $::User, $::User)
 --- response_body_like eval

@@ -38,10 +38,10 @@ our $Other = "X-User: 43\nContent-Type: application/json";
 our $List = 'GET /connections';
 our $Seen = 'GET /_sim/requests?method=GET';
 
-# Events that made connections, given to "run" beside what is asked.
+# The events that made connections; "given" puts them before what is asked.
 our @Events;
 
-sub run {
+sub given {
     my ($events, @requests) = @_;
 
     @Events = @$events;
@@ -115,7 +115,7 @@ __DATA__
 === TEST 1: valid, and so it stays; what Nango was asked
 --- config eval: $::Config
 --- request eval
-::run(\@::One, ::by_id('github', 'c-1'), $::List, $::Seen)
+::given(\@::One, ::by_id('github', 'c-1'), $::List, $::Seen)
 --- more_headers eval: ::headers($::Json, 'X-User: 42', '')
 --- response_body_like eval
 ::bodies('^\{"id":"' . ::id('prod', 'github', 'c-1') . '",'
@@ -130,7 +130,7 @@ __DATA__
 === TEST 2: invalid here and valid there: repaired
 --- config eval: $::Config
 --- request eval
-::run(\@::Broken, $::List, ::by_id('github', 'c-1'), $::List)
+::given(\@::Broken, $::List, ::by_id('github', 'c-1'), $::List)
 --- more_headers eval: ::headers('X-User: 42', $::Json, 'X-User: 42')
 --- response_body_like eval
 ::bodies('"status":"invalid"', '"status":"valid".*"error":null',
@@ -146,7 +146,7 @@ NangoTest::sim('refresh-fail', '{"integration":"github",'
     . '"error":{"type":"t","description":"The token was revoked \u00fc"}}')
 --- config eval: $::Config
 --- request eval
-::run(\@::One, ::by_id('github', 'c-1'), $::List, ::by_id('github', 'c-1'))
+::given(\@::One, ::by_id('github', 'c-1'), $::List, ::by_id('github', 'c-1'))
 --- more_headers eval: ::headers($::Json, 'X-User: 42', $::Json)
 --- response_body_like eval
 my $error = qq("error":\\{"type":"invalid_credentials",)
@@ -163,7 +163,7 @@ NangoTest::sim('refresh-fail', '{"integration":"github",'
     . '"connection_id":"c-1","webhook":false,"status":500}')
 --- config eval: $::Config
 --- request eval
-::run(\@::One, ::by_id('github', 'c-1'))
+::given(\@::One, ::by_id('github', 'c-1'))
 --- more_headers eval: ::headers($::Json)
 --- response_body_like eval: ::bodies('"status":"invalid"')
 
@@ -178,7 +178,7 @@ NangoTest::sim('faults', '{"faults":[{"method":"GET",'
     . '"headers":["Content-Type","application/json"]}]}')
 --- config eval: $::Config
 --- request eval
-::run(\@::One, ::by_id('github', 'c-1'))
+::given(\@::One, ::by_id('github', 'c-1'))
 --- more_headers eval: ::headers($::Json)
 --- response_body_like eval
 my $euro = "\x{e2}\x{82}\x{ac}";
@@ -191,7 +191,7 @@ my $euro = "\x{e2}\x{82}\x{ac}";
 ::nango()
 --- config eval: $::Config
 --- request eval
-::run(\@::One, ::by_id('github', 'c-1'), $::List, webhook($::One[0]),
+::given(\@::One, ::by_id('github', 'c-1'), $::List, webhook($::One[0]),
       webhook(::event('override', 'true', 'c-1', end_user_id => '42')),
       $::List)
 --- more_headers eval
@@ -213,7 +213,7 @@ NangoTest::sim('faults', '{"faults":[{"method":"GET",'
     . '"headers":["Content-Type","text/html"]}]}')
 --- config eval: $::Config
 --- request eval
-::run(\@::One, ::by_id('github', 'c-1'), $::List)
+::given(\@::One, ::by_id('github', 'c-1'), $::List)
 --- more_headers eval: ::headers($::Json, 'X-User: 42')
 --- error_code eval: ::codes(502, 200)
 --- response_body_like eval
@@ -277,7 +277,7 @@ NangoTest::sim('refresh-fail', '{"integration":"github",'
     . '"connection_id":"c-2","webhook":false}')
 --- config eval: $::Config
 --- request eval
-::run([map { ::event('creation', 'true', $_, end_user_id => '42') }
+::given([map { ::event('creation', 'true', $_, end_user_id => '42') }
        qw( c-1 c-2 c-3 )], ::by_id('github', 'c-1'),
       (map { ::check("c-$_") } 1 .. 3), 'GET /connections')
 --- more_headers eval: ::headers(($::Other) x 4, 'X-User: 42')
@@ -306,7 +306,7 @@ NangoTest::sim('refresh-fail', '{"integration":"github",'
 ::nango('c-1' => '{}')
 --- config eval: $::Config
 --- request eval
-::run(\@::Broken, ::by_id('github', 'c-1'), ::check('c-1'))
+::given(\@::Broken, ::by_id('github', 'c-1'), ::check('c-1'))
 --- more_headers eval: ::headers($::Json, $::Json)
 --- response_body_like eval
 ::bodies('"status":"valid".*"tags":\{"end_user_id":"42"\}',
@@ -319,7 +319,7 @@ NangoTest::sim('refresh-fail', '{"integration":"github",'
 ::nango('c-1' => '{"end_user_id":"43","plan":"pro"}')
 --- config eval: $::Config
 --- request eval
-::run(\@::One, ::by_id('github', 'c-1'), $::List, $::List)
+::given(\@::One, ::by_id('github', 'c-1'), $::List, $::List)
 --- more_headers eval: ::headers($::Json, 'X-User: 42', 'X-User: 43')
 --- error_code eval: ::codes(404, 200, 200)
 --- response_body_like eval
@@ -331,7 +331,7 @@ NangoTest::sim('refresh-fail', '{"integration":"github",'
 === TEST 15: deleted here, alive and the caller's there: back again
 --- config eval: $::Config
 --- request eval
-::run([@::One, ::event('deletion', 'true', 'c-1')], $::List,
+::given([@::One, ::event('deletion', 'true', 'c-1')], $::List,
       ::by_id('github', 'c-1'), ::check('c-1'), $::List)
 --- more_headers eval
 ::headers('X-User: 42', $::Json, $::Json, 'X-User: 42')
@@ -346,7 +346,7 @@ NangoTest::sim('refresh-fail', '{"integration":"github",'
 ::nango('c-1' => '{"end_user_id":"43"}')
 --- config eval: $::Config
 --- request eval
-::run([@::One, ::event('deletion', 'true', 'c-1')],
+::given([@::One, ::event('deletion', 'true', 'c-1')],
       ::check('c-1'), ::check('c-1'), $::List)
 --- more_headers eval
 ::headers($::Json, $::Other, 'X-User: 42')
@@ -378,7 +378,7 @@ NangoTest::sim('faults', '{"faults":['
         '{"connection_id":["c-1"],"provider_config_key":"github"}')) . ']}')
 --- config eval: $::Config
 --- request eval
-::run(\@::One, (::by_id('github', 'c-1')) x 11, $::List)
+::given(\@::One, (::by_id('github', 'c-1')) x 11, $::List)
 --- more_headers eval: ::headers(($::Json) x 11, 'X-User: 42')
 --- error_code eval: ::codes((502) x 11, 200)
 --- response_body_like eval
@@ -393,7 +393,7 @@ NangoTest::sim('faults', '{"faults":[{"method":"GET",'
     . '"path":"/connections/c-1","content_type":"text/html"}]}')
 --- config eval: $::Config
 --- request eval
-::run(\@::One, ::by_id('github', 'c-1'))
+::given(\@::One, ::by_id('github', 'c-1'))
 --- more_headers eval: ::headers($::Json)
 --- error_code eval: ::codes(502)
 
@@ -408,7 +408,7 @@ NangoTest::sim('state', '{"connections":[{"integration":"github",'
     . ']}')
 --- config eval: $::Config
 --- request eval
-::run(\@::One, ::by_id('github', 'c-1'))
+::given(\@::One, ::by_id('github', 'c-1'))
 --- more_headers eval: ::headers($::Json)
 --- response_body_like eval: ::bodies('"status":"invalid"')
 
@@ -454,7 +454,7 @@ qq{
 }
 --- config eval: $::Config
 --- request eval
-::run(\@::One, (::by_id('github', 'c-1')) x 8, $::List, $::Seen)
+::given(\@::One, (::by_id('github', 'c-1')) x 8, $::List, $::Seen)
 --- more_headers eval: ::headers(($::Json) x 8, 'X-User: 42', '')
 --- error_code eval
 ::codes(504, 502, 503, 502, 502, 502, 429, 429, 200, 200)
@@ -480,7 +480,7 @@ qq{
 }
 --- config eval: $::Config
 --- request eval
-::run(\@::One, ::by_id('github', 'c-1'), $::List)
+::given(\@::One, ::by_id('github', 'c-1'), $::List)
 --- more_headers eval: ::headers($::Json, 'X-User: 42')
 --- error_code eval: ::codes(503, 200)
 --- response_body_like eval
@@ -491,7 +491,7 @@ qq{
 === TEST 23: ids that would be other paths are not asked for
 --- config eval: $::Config
 --- request eval
-::run([map { ::event('creation', 'true', $_, end_user_id => '42') } '.', '..'],
+::given([map { ::event('creation', 'true', $_, end_user_id => '42') } '.', '..'],
       ::by_id('github', '.'), ::by_id('github', '..'), ::check('.'),
       ::check('..'), $::Seen)
 --- more_headers eval: ::headers(($::Json) x 4, '')
@@ -619,7 +619,7 @@ qq{
 === TEST 30: again and again within the time of repeats
 --- config eval: $::Config
 --- request eval
-::run(\@::One, (::by_id('github', 'c-1')) x 5, $::List)
+::given(\@::One, (::by_id('github', 'c-1')) x 5, $::List)
 --- more_headers eval: ::headers(($::Json) x 5, 'X-User: 42')
 --- response_body_like eval
 ::bodies(('"status":"valid"') x 5, '"sequence":6,')

@@ -30,10 +30,10 @@ EOF
 our $Json = "X-User: 42\nContent-Type: application/json";
 our $Seen = 'GET /_sim/requests';
 
-# Events that made connections, given to "run" beside what is asked.
+# The events that made connections; "given" puts them before what is asked.
 our @Events;
 
-sub run {
+sub given {
     my ($events, @requests) = @_;
 
     @Events = @$events;
@@ -110,7 +110,7 @@ __DATA__
 === TEST 1: by integration; the stored tags go along
 --- config eval: $::Config
 --- request eval
-::run(\@::One, ::reconnect('{"integration":"github"}'), $::Seen)
+::given(\@::One, ::reconnect('{"integration":"github"}'), $::Seen)
 --- more_headers eval: ::headers($::Json, '')
 --- response_body_like eval
 ::bodies('^\{"sessionToken":"nango_connect_session_[0-9a-f]{64}",'
@@ -125,7 +125,7 @@ __DATA__
 === TEST 2: by id, and by the other names of the integration
 --- config eval: $::Config
 --- request eval
-::run(\@::One, ::by_id('github', 'c-1'), $::Seen,
+::given(\@::One, ::by_id('github', 'c-1'), $::Seen,
       ::reconnect('{"provider_config_key":"github"}'),
       ::reconnect('{"integration_id":"github"}'))
 --- more_headers eval: ::headers($::Json, '', $::Json, $::Json)
@@ -138,7 +138,7 @@ __DATA__
 === TEST 3: an invalid one as well
 --- config eval: $::Config
 --- request eval
-::run([@::One, ::event('refresh', 'false', 'c-1', error => 'x')],
+::given([@::One, ::event('refresh', 'false', 'c-1', error => 'x')],
       ::reconnect('{"integration":"github"}'))
 --- more_headers eval: ::headers($::Json)
 --- response_body_like eval: ::bodies('sessionToken')
@@ -157,7 +157,7 @@ $::Sim . <<'EOF';
     }
 EOF
 --- request eval
-::run(\@::One, ::reconnect('{"integration":"github"}'), $::Seen)
+::given(\@::One, ::reconnect('{"integration":"github"}'), $::Seen)
 --- more_headers eval: ::headers($::Json, '')
 --- response_body_like eval
 ::bodies('sessionToken', ::seen('"tags":{"end_user_id":"42","plan":"free",'
@@ -181,7 +181,7 @@ qq{
 }
 --- config eval: $::Config
 --- request eval
-::run(\@::One, ::reconnect('{"integration":"github"}'), $::Seen)
+::given(\@::One, ::reconnect('{"integration":"github"}'), $::Seen)
 --- more_headers eval: ::headers($::Json, '')
 --- response_body_like eval
 ::bodies('sessionToken', ::seen('"end_user":{"id":"42","tags":{"plan":"pro"}'
@@ -199,7 +199,7 @@ $::Sim . <<'EOF';
     }
 EOF
 --- request eval
-::run([::event('creation', 'true', 'c-1', end_user_id => '42',
+::given([::event('creation', 'true', 'c-1', end_user_id => '42',
                map { ("tag$_" => $_) } 0 .. 9)],
       ::reconnect('{"integration":"github"}'), $::Seen)
 --- more_headers eval: ::headers($::Json, '')
@@ -213,7 +213,7 @@ EOF
 === TEST 7: what is said of it
 --- config eval: $::Config
 --- request eval
-::run([::event('creation', 'true', 'c-1', end_user_id => '42',
+::given([::event('creation', 'true', 'c-1', end_user_id => '42',
                end_user_email => 'nobody')],
       ::reconnect('{"integration":"github"}'), $::Seen)
 --- more_headers eval: ::headers($::Json, '')
@@ -225,7 +225,7 @@ EOF
 === TEST 8: several: the choices, newest first, and Nango is not asked
 --- config eval: $::Config
 --- request eval
-::run(\@::Two, ::reconnect('{"integration":"github"}'), $::Seen,
+::given(\@::Two, ::reconnect('{"integration":"github"}'), $::Seen,
       ::by_id('github', 'c-1'), $::Seen)
 --- more_headers eval: ::headers($::Json, '', $::Json, '')
 --- error_code eval: ::codes(409, 200, 200, 200)
@@ -254,7 +254,7 @@ $::Sim . <<'EOF';
     }
 EOF
 --- request eval
-::run(\@::Two, ::reconnect('{"integration":"github"}', '/hidden'),
+::given(\@::Two, ::reconnect('{"integration":"github"}', '/hidden'),
       ::reconnect('{"integration":"github"}', '/exposed'))
 --- more_headers eval: ::headers($::Json, $::Json)
 --- error_code eval: ::codes(409, 409)
@@ -266,7 +266,7 @@ EOF
 === TEST 10: a hundred choices at most
 --- config eval: $::Config
 --- request eval
-::run([map { ::event('creation', 'true', "c-$_", end_user_id => '42') }
+::given([map { ::event('creation', 'true', "c-$_", end_user_id => '42') }
        1 .. 101], ::reconnect('{"integration":"github"}'))
 --- more_headers eval: ::headers($::Json)
 --- error_code eval: ::codes(409)
@@ -278,7 +278,7 @@ EOF
 === TEST 11: somebody else's is not there, and Nango is not asked
 --- config eval: $::Config
 --- request eval
-::run(\@::Others, ::by_id('github', 'c-3'),
+::given(\@::Others, ::by_id('github', 'c-3'),
       ::reconnect('{"integration":"slack"}'),
       ::by_id('github', 'c-9'), ::by_id('slack', 'c-1'), $::Seen)
 --- more_headers eval: ::headers($::Json, $::Json, $::Json, $::Json, '')
@@ -308,7 +308,7 @@ my $rest = qq{
     location = /prod    { nango_reconnect prod; }
     location = /dev     { nango_reconnect dev; }
 --- request eval
-::run(\@::One, ::reconnect('{"integration":"github"}', '/dev'),
+::given(\@::One, ::reconnect('{"integration":"github"}', '/dev'),
       ::reconnect('{"id":"' . ::id('prod', 'github', 'c-1') . '"}', '/dev'),
       ::reconnect('{"integration":"github"}', '/prod'))
 --- more_headers eval: ::headers($::Json, $::Json, $::Json)
@@ -326,7 +326,7 @@ $::Sim . <<'EOF';
     }
 EOF
 --- request eval
-::run(\@::One, (::reconnect('{"integration":"github"}')) x 3,
+::given(\@::One, (::reconnect('{"integration":"github"}')) x 3,
       ::by_id('github', 'c-1'))
 --- more_headers eval
 ::headers("$::Json\nX-Org: acme", "$::Json\nX-Org: other", $::Json,
@@ -338,7 +338,7 @@ EOF
 === TEST 14: a deleted one is not there
 --- config eval: $::Config
 --- request eval
-::run(\@::Gone, ::reconnect('{"integration":"github"}'),
+::given(\@::Gone, ::reconnect('{"integration":"github"}'),
       ::by_id('github', 'c-1'), $::Seen)
 --- more_headers eval: ::headers($::Json, $::Json, '')
 --- error_code eval: ::codes(404, 404, 200)
@@ -352,7 +352,7 @@ EOF
 --- init
 NangoTest::sim('reset')
 --- request eval
-::run(\@::One, ::reconnect('{"integration":"github"}'))
+::given(\@::One, ::reconnect('{"integration":"github"}'))
 --- more_headers eval: ::headers($::Json)
 --- error_code eval: ::codes(502)
 --- response_body_like eval: ::bodies('"nango_error"')
@@ -362,7 +362,7 @@ NangoTest::sim('reset')
 === TEST 16: ids that would be other paths are only text in a body
 --- config eval: $::Config
 --- request eval
-::run([map { ::event('creation', 'true', $_, end_user_id => '42') } '.', '..'],
+::given([map { ::event('creation', 'true', $_, end_user_id => '42') } '.', '..'],
       ::by_id('github', '.'), ::by_id('github', '..'), $::Seen)
 --- more_headers eval: ::headers($::Json, $::Json, '')
 --- response_body_like eval
@@ -380,7 +380,7 @@ NangoTest::sim('state', '{"integrations":[{"id":"a b:c","provider":"github",'
     . '"connection_id":"{}\\"\'\\\\|/ $=+~[]@.,;:_-"}]}')
 --- config eval: $::Config
 --- request eval
-::run([::event('creation', 'true', '{}\\"\'\\\\|/ $=+~[]@.,;:_-',
+::given([::event('creation', 'true', '{}\\"\'\\\\|/ $=+~[]@.,;:_-',
                end_user_id => '42', integration => 'a b:c')],
       ::reconnect('{"integration":"a b:c"}'),
       ::by_id('a b:c', '{}"\'\\|/ $=+~[]@.,;:_-'), $::Seen)
@@ -393,7 +393,7 @@ NangoTest::sim('state', '{"integrations":[{"id":"a b:c","provider":"github",'
 === TEST 18: nothing else in the request means anything
 --- config eval: $::Config
 --- request eval
-::run(\@::Others, (map { ::reconnect($_) }
+::given(\@::Others, (map { ::reconnect($_) }
     '', '{}', '[]', 'null', '"x"', '{"integration":""}',
     '{"integration":"git/hub"}', '{"integration":1}', '{"id":1}',
     '{"id":"x","integration":"github"}',
@@ -416,7 +416,7 @@ NangoTest::sim('state', '{"integrations":[{"id":"a b:c","provider":"github",'
 === TEST 19: an id of another form is nobody's
 --- config eval: $::Config
 --- request eval
-::run(\@::One, map { ::reconnect(qq({"id":"$_"})) } '', 'c-1', '0' x 32,
+::given(\@::One, map { ::reconnect(qq({"id":"$_"})) } '', 'c-1', '0' x 32,
       'g' x 32, '0' x 31, '0' x 33, ' ' . ::id('prod', 'github', 'c-1'),
       '\u0000', uc ::id('prod', 'github', 'c-1'))
 --- more_headers eval: ::headers(($::Json) x 9)
@@ -455,7 +455,7 @@ $::Sim . <<'EOF';
     }
 EOF
 --- request eval
-::run(\@::Two, ::by_id('github', 'c-1'), ::by_id('github', 'c-1'),
+::given(\@::Two, ::by_id('github', 'c-1'), ::by_id('github', 'c-1'),
       ::by_id('github', 'c-2'), 'POST /session', $::Seen)
 --- more_headers eval: ::headers(($::Json) x 4, '')
 --- response_body_like eval
@@ -477,7 +477,7 @@ $::Sim . <<'EOF';
     }
 EOF
 --- request eval
-::run(\@::One, ::reconnect('{"integration":"github"}'), $::Seen)
+::given(\@::One, ::reconnect('{"integration":"github"}'), $::Seen)
 --- more_headers eval: ::headers($::Json, '')
 --- response_body_like eval
 ::bodies('sessionToken', ::seen('"tags":{"end_user_id":"42",'
@@ -499,7 +499,7 @@ $::Sim . <<'EOF';
     }
 EOF
 --- request eval
-::run(\@::One, (::reconnect('{"integration":"github"}')) x 2, $::Seen)
+::given(\@::One, (::reconnect('{"integration":"github"}')) x 2, $::Seen)
 --- more_headers eval: ::headers($::Json, $::Json, '')
 --- error_code eval: ::codes(200, 429, 200)
 --- response_body_like eval: ::bodies('sessionToken', 'rate_limited', '"count":1\b')
