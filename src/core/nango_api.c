@@ -329,7 +329,7 @@ nango_session_docs(const nango_session_t *s, const char **error)
 }
 
 
-/* The member of that name, made if there is none; NULL if there is no memory. */
+/* The member of that name, made if there is none; NULL: no memory. */
 
 static json_t *
 nango_api_child(json_t *parent, nango_str_t name)

@@ -127,8 +127,9 @@ void nango_owned_close(nango_owned_t *owned);
 /*
  * In a snapshot: whether anything of the owner changed after sequence.  1, 0;
  * 2 if sequence is older than what is remembered (an hour) or lies more than
- * NANGO_CHANGES_MAX changes back, so nobody knows; -1 and *err.  Where a connection's tags changed, those before and after count
- * together: who has some of each is told of a change once too often.
+ * NANGO_CHANGES_MAX changes back, so nobody knows; -1 and *err.  Where a
+ * connection's tags changed, those before and after count together: who has
+ * some of each is told of a change once too often.
  */
 int nango_reader_changed(nango_reader_t *reader, nango_str_t environment,
     const nango_tag_t *tags, size_t ntags, uint64_t sequence,

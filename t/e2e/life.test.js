@@ -127,8 +127,9 @@ function quiet(nginx) {
 
 
 for (const abruptly of [false, true]) {
-    test(`a deletion goes on when its client leaves${abruptly ? ' by RST' : ''}`,
-         async (t) => {
+    const how = abruptly ? 'by RST' : 'by FIN';
+
+    test(`a deletion goes on when its client leaves ${how}`, async (t) => {
         const { nango, nginx } = await running(t);
         const client = new Client(nginx.port);
 

@@ -398,7 +398,8 @@ test('when there is nothing to wait for', async (t) => {
     }
 
     for (const args of ['wait=5', 'since=1&wait=56', 'since=1&wait=-1',
-        'since=1&wait=x', 'since=1&wait=', `since=1&wait=5&id=${'0'.repeat(32)}`,
+        'since=1&wait=x', 'since=1&wait=',
+        `since=1&wait=5&id=${'0'.repeat(32)}`,
         'since=1&wait=99999999999999999999'])
     {
         assert.strictEqual((await ask(args)).status, 400, args);

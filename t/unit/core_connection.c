@@ -487,7 +487,8 @@ an_event_is_written_as_nango_would(void **state)
                       "\"error\":{\"description\":\"\",\"type\":\"t\"},"
                       "\"from\":\"nango-edge\",\"operation\":\"refresh\","
                       "\"provider\":\"gh\",\"providerConfigKey\":\"github\","
-                      "\"success\":false,\"tags\":{\"end_user_id\":\"\xc3\xbc\","
+                      "\"success\":false,"
+                      "\"tags\":{\"end_user_id\":\"\xc3\xbc\","
                       "\"plan\":\"pro\"},\"type\":\"auth\"}");
 }
 
