@@ -113,10 +113,18 @@ function remove(nginx) {
 }
 
 
-/* Nango's answer of that method comes late. */
+/* Nango's answer of that method comes late; that of GET tells of before. */
 function late(nango, method, ms) {
+    const before = {
+        status: 200,
+        body: { connection_id: 'c-1', provider_config_key: 'github',
+                provider: 'github', errors: [], end_user: null,
+                tags: { end_user_id: '42' } },
+    };
+
     return nango.control('POST', 'faults', { faults: [{
         method, path: '/connections/c-1', delay_ms: ms, times: 1,
+        ...(method === 'GET' ? before : {}),
     }] });
 }
 
