@@ -237,8 +237,23 @@ ngx_http_nango_finish(ngx_http_request_t *r, ngx_int_t rc)
 void
 ngx_http_nango_hold(ngx_http_request_t *r)
 {
+    ngx_event_t  *rev;
+
     r->read_event_handler = ngx_http_test_reading;
     r->write_event_handler = ngx_http_request_empty_handler;
+
+    /* A client that had left before its request was read: told only once. */
+
+    rev = r->connection->read;
+
+    if (rev->ready && rev->pending_eof
+#if (NGX_HTTP_V2)
+        && r->stream == NULL
+#endif
+       )
+    {
+        ngx_post_event(rev, &ngx_posted_events);
+    }
 }
 
 
