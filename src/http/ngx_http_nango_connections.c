@@ -310,8 +310,7 @@ ngx_http_nango_connections_one(ngx_http_request_t *r,
     rc = nango_reader_connection(reader, q->query.key, &c, &err);
 
     if (rc == -1) {
-        ngx_log_error(NGX_LOG_CRIT, r->connection->log, 0, "nango: %s",
-                      err.text);
+        ngx_nango_store_unreadable(&err);
         return NGX_BUSY;
     }
 
@@ -449,7 +448,7 @@ ngx_http_nango_connections_list(ngx_http_request_t *r,
 
 failed:
 
-    ngx_log_error(NGX_LOG_CRIT, r->connection->log, 0, "nango: %s", err.text);
+    ngx_nango_store_unreadable(&err);
 
     return NGX_BUSY;
 }

@@ -1062,12 +1062,15 @@ ngx_nango_store_snapshot(void)
 void
 ngx_nango_store_unreadable(nango_error_t *err)
 {
+    ngx_uint_t              level;
     ngx_nango_committer_t  *cm;
 
     cm = ngx_nango_committer;
 
     if (ngx_nango_trouble(&cm->unreadable, err->code)) {
-        ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0,
+        level = (err->code == NANGO_EBROKEN) ? NGX_LOG_ERR : NGX_LOG_CRIT;
+
+        ngx_log_error(level, ngx_cycle->log, 0,
                       "nango: %s; the state cannot be read meanwhile",
                       err->text);
     }
