@@ -382,6 +382,7 @@ nango_store_attach(nango_store_t *store, nango_error_t *err)
     }
 
     store->generation++;
+    store->attached = 1;
 
     return NANGO_OK;
 }
@@ -396,6 +397,7 @@ nango_store_detach(nango_store_t *store)
     nango_reader_t  *reader;
 
     last = nango_store_old_last(store);
+    store->attached = 0;
 
     if (last > store->floor) {
         store->floor = last;
@@ -448,7 +450,9 @@ nango_store_old_last(nango_store_t *store)
     nango_guard_t       guard;
     volatile uint64_t   last;
 
-    if (store->log == NULL || store->generation == 0) {
+    /* LMDB takes no transaction of an environment that did not open. */
+
+    if (!store->attached) {
         return 0;
     }
 
