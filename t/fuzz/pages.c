@@ -14,6 +14,7 @@
 
 
 #define PAGE      4096
+#define FREE_ROOT   80          /* in a page that LMDB begins with */
 #define EVENTS    120
 #define EVENTS_ALL  1024
 #define RECORD    10000
@@ -30,13 +31,14 @@ typedef struct {
     const char           *name;         /* below the directory */
     unsigned char        *data;
     size_t                len;          /* pages in use */
+    size_t                free;         /* where it lists the others */
     size_t                size;         /* of the file */
 } image_t;
 
 
 static image_t  images[2] = {
-    { "log/data.mdb", NULL, 0, 0 },
-    { "state/data.mdb", NULL, 0, 0 }
+    { "log/data.mdb", NULL, 0, 0, 0 },
+    { "state/data.mdb", NULL, 0, 0, 0 }
 };
 
 
@@ -128,6 +130,7 @@ images_make(void)
     int              fd;
     size_t           i;
     char             path[128];
+    uint64_t         root, txnid[2];
     unsigned         n;
     MDB_envinfo      info;
     struct stat      sb;
@@ -151,6 +154,7 @@ images_make(void)
     for (i = 0; i < 2; i++) {
         check(mdb_env_info(i ? store->state : store->log, &info) == 0);
         images[i].len = (info.me_last_pgno + 1) * PAGE;
+        txnid[i] = info.me_last_txnid;
     }
 
     store_close();
@@ -168,6 +172,9 @@ images_make(void)
               == (ssize_t) images[i].len);
 
         close(fd);
+
+        memcpy(&root, images[i].data + (txnid[i] & 1) * PAGE + FREE_ROOT, 8);
+        images[i].free = (root < images[i].len / PAGE) ? (size_t) root : 0;
     }
 }
 
@@ -194,7 +201,8 @@ images_store(nango_str_t *in, int fds[2])
     while (in->len) {
         b = take_byte(in);
         image = &images[b & 1];
-        page = take_byte(in) % (image->len / PAGE);
+        page = take_byte(in);
+        page = (page == 0xff) ? image->free : page % (image->len / PAGE);
         data = image->data + page * PAGE;
         node = take_byte(in);
 
@@ -204,9 +212,9 @@ images_store(nango_str_t *in, int fds[2])
             place = node % 20;
             break;
 
-        case 1:                             /* a node's head, or key */
+        case 1:                             /* a node, and its value */
             memcpy(&offset, data + 16 + (node >> 4) * 2, 2);
-            place = offset + (node & 15);
+            place = offset + (node & 15) * 2;
             break;
 
         case 2:                             /* a node's place */
