@@ -4,8 +4,9 @@
  * The store beside a plain model of it.  Bytes are operations: events of a few
  * environments, integrations, connections and owners are committed, folded and
  * asked for; writes and commits fail; the store is closed, recovered, and loses
- * its log or its state in between.  The model keeps everything in arrays and looks through all of
- * them; what an event does is the table of docs/internals.md, written again.
+ * its log or its state in between.  The model keeps everything in arrays and
+ * looks through all of them; what an event does is the table of
+ * docs/internals.md, written again.
  */
 
 
