@@ -67,7 +67,14 @@ ngx_http_nango_answer(ngx_http_request_t *r, ngx_uint_t status,
 
     ctx = ngx_http_nango_ctx(r);
     if (ctx == NULL) {
-        return NGX_ERROR;
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    /* No memory is a 500 as long as no header has been sent. */
+
+    b = ngx_calloc_buf(r->pool);
+    if (b == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     /* A body that is not wanted is not asked for with a 100 either. */
@@ -99,7 +106,7 @@ ngx_http_nango_answer(ngx_http_request_t *r, ngx_uint_t status,
     }
 
     if (ngx_http_nango_header(r, "Cache-Control", &no_store) != NGX_OK) {
-        return NGX_ERROR;
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     if (r->method == NGX_HTTP_HEAD) {
@@ -119,11 +126,6 @@ ngx_http_nango_answer(ngx_http_request_t *r, ngx_uint_t status,
     if (body->len == 0) {
         rc = ngx_http_send_special(r, NGX_HTTP_LAST);
         return (rc == NGX_AGAIN) ? NGX_OK : rc;
-    }
-
-    b = ngx_calloc_buf(r->pool);
-    if (b == NULL) {
-        return NGX_ERROR;
     }
 
     b->pos = body->data;
@@ -155,7 +157,7 @@ ngx_http_nango_error(ngx_http_request_t *r, ngx_uint_t status,
 
     ctx = ngx_http_nango_ctx(r);
     if (ctx == NULL) {
-        return NGX_ERROR;
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     value.data = (u_char *) code;
@@ -164,7 +166,7 @@ ngx_http_nango_error(ngx_http_request_t *r, ngx_uint_t status,
     ctx->result = value;
 
     if (ngx_http_nango_header(r, "X-Nango-Error", &value) != NGX_OK) {
-        return NGX_ERROR;
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     body.len = sizeof("{\"error\":{\"code\":\"\",\"message\":\"\"}}") - 1
@@ -172,7 +174,7 @@ ngx_http_nango_error(ngx_http_request_t *r, ngx_uint_t status,
 
     body.data = ngx_pnalloc(r->pool, body.len);
     if (body.data == NULL) {
-        return NGX_ERROR;
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     (void) ngx_snprintf(body.data, body.len,
@@ -192,7 +194,7 @@ ngx_http_nango_not_allowed(ngx_http_request_t *r, const char *allow)
     value.len = ngx_strlen(allow);
 
     if (ngx_http_nango_header(r, "Allow", &value) != NGX_OK) {
-        return NGX_ERROR;
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     return ngx_http_nango_error(r, NGX_HTTP_NOT_ALLOWED, "method_not_allowed",
@@ -207,14 +209,14 @@ ngx_http_nango_rate_limited(ngx_http_request_t *r, time_t seconds)
 
     value.data = ngx_pnalloc(r->pool, NGX_TIME_T_LEN);
     if (value.data == NULL) {
-        return NGX_ERROR;
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     value.len = ngx_sprintf(value.data, "%T", ngx_max(seconds, 1))
                 - value.data;
 
     if (ngx_http_nango_header(r, "Retry-After", &value) != NGX_OK) {
-        return NGX_ERROR;
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     return ngx_http_nango_error(r, NGX_HTTP_TOO_MANY_REQUESTS, "rate_limited",

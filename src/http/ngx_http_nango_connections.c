@@ -12,6 +12,7 @@
 #include "ngx_http_nango.h"
 #include "ngx_nango_store.h"
 #include "nango_query.h"
+#include "nango_utf8.h"
 
 #include <jansson.h>
 
@@ -55,6 +56,8 @@ static ngx_int_t ngx_http_nango_connections_list(ngx_http_request_t *r,
 static size_t ngx_http_nango_connection_size(nango_connection_t *c);
 static json_t *ngx_http_nango_connection_json(ngx_http_request_t *r,
     ngx_http_nango_connections_t *q, nango_connection_t *c);
+static ngx_int_t ngx_http_nango_json_tag(json_t *object,
+    const nango_tag_t *tag);
 static json_t *ngx_http_nango_json_string(nango_str_t s);
 static json_t *ngx_http_nango_json_time(uint64_t ms);
 static json_t *ngx_http_nango_json_hex(const u_char *data, size_t len);
@@ -109,7 +112,7 @@ ngx_http_nango_connections_handler(ngx_http_request_t *r)
                           sizeof(nango_tag_t))
            != NGX_OK)
     {
-        return NGX_ERROR;
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     q->request = r;
@@ -123,7 +126,7 @@ ngx_http_nango_connections_handler(ngx_http_request_t *r)
 
     p = ngx_pnalloc(r->pool, r->args.len + 1);
     if (p == NULL) {
-        return NGX_ERROR;
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     error = nango_query_parse(&q->query, ngx_nango_str(&r->args), p);
@@ -150,7 +153,6 @@ ngx_http_nango_connections_handler(ngx_http_request_t *r)
 
     return rc;
 }
-
 
 
 static ngx_int_t
@@ -217,7 +219,7 @@ ngx_http_nango_connections_run(ngx_http_request_t *r,
     json_decref(json);
 
     if (rc != NGX_OK) {
-        return NGX_ERROR;
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     return ngx_http_nango_answer(r, NGX_HTTP_OK, &text);
@@ -401,6 +403,13 @@ ngx_http_nango_connections_list(ngx_http_request_t *r,
             }
 
             next = ngx_http_nango_json_hex(cursor, sizeof(cursor));
+
+            if (next == NULL) {
+                nango_owned_close(owned);
+                json_decref(list);
+                return NGX_ERROR;
+            }
+
             break;
         }
 
@@ -486,9 +495,10 @@ ngx_http_nango_connection_json(ngx_http_request_t *r,
     tag = q->owners.elts;
 
     for (i = 0; i < q->owners.nelts; i++) {
-        (void) json_object_setn_new(owner, (char *) tag[i].name.data,
-                                    tag[i].name.len,
-                                    ngx_http_nango_json_string(tag[i].value));
+        if (ngx_http_nango_json_tag(owner, &tag[i]) != NGX_OK) {
+            json_decref(owner);
+            return NULL;
+        }
     }
 
     error = json_null();
@@ -517,42 +527,65 @@ ngx_http_nango_connection_json(ngx_http_request_t *r,
         return NULL;
     }
 
-    if (nlcf->expose & NGX_HTTP_NANGO_EXPOSE_CONNECTION_ID) {
-        (void) json_object_set_new(json, "connection_id",
-                                 ngx_http_nango_json_string(c->connection_id));
+    if (nlcf->expose & NGX_HTTP_NANGO_EXPOSE_CONNECTION_ID
+        && json_object_set_new(json, "connection_id",
+                               ngx_http_nango_json_string(c->connection_id))
+           != 0)
+    {
+        json_decref(json);
+        return NULL;
     }
 
     if (nlcf->expose & NGX_HTTP_NANGO_EXPOSE_TAGS) {
         tags = json_object();
 
         for (n = 0; n < c->ntags; n++) {
-            (void) json_object_setn_new(tags, (char *) c->tags[n].name.data,
-                                   c->tags[n].name.len,
-                                   ngx_http_nango_json_string(
-                                       c->tags[n].value));
+            if (ngx_http_nango_json_tag(tags, &c->tags[n]) != NGX_OK) {
+                json_decref(tags);
+                json_decref(json);
+                return NULL;
+            }
         }
 
-        (void) json_object_set_new(json, "tags", tags);
+        if (json_object_set_new(json, "tags", tags) != 0) {
+            json_decref(json);
+            return NULL;
+        }
     }
 
     return json;
 }
 
 
-/* null for an absent one, and for what a damaged page may hold. */
+static ngx_int_t
+ngx_http_nango_json_tag(json_t *object, const nango_tag_t *tag)
+{
+    /* What a damaged page may hold. */
+
+    if (!nango_utf8_valid(tag->name)) {
+        return NGX_OK;
+    }
+
+    return json_object_setn_new(object, (char *) tag->name.data,
+                                tag->name.len,
+                                ngx_http_nango_json_string(tag->value))
+           == 0 ? NGX_OK : NGX_ERROR;
+}
+
+
+/*
+ * null for an absent one, and for what a damaged page may hold; NULL if there
+ * is no memory.
+ */
 
 static json_t *
 ngx_http_nango_json_string(nango_str_t s)
 {
-    json_t  *json;
-
-    if (s.data == NULL) {
+    if (s.data == NULL || !nango_utf8_valid(s)) {
         return json_null();
     }
 
-    json = json_stringn((char *) s.data, s.len);
-
-    return json ? json : json_null();
+    return json_stringn_nocheck((char *) s.data, s.len);
 }
 
 

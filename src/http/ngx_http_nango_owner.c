@@ -105,7 +105,7 @@ ngx_http_nango_owners(ngx_http_request_t *r, ngx_array_t *tags, ngx_int_t *rc)
         for (n = 0; n < owner[i].variables->nelts; n++) {
 
             if (ngx_http_complex_value(r, &cv[n], &s) != NGX_OK) {
-                *rc = NGX_ERROR;
+                *rc = NGX_HTTP_INTERNAL_SERVER_ERROR;
                 return NGX_DECLINED;
             }
 
@@ -115,7 +115,7 @@ ngx_http_nango_owners(ngx_http_request_t *r, ngx_array_t *tags, ngx_int_t *rc)
         }
 
         if (ngx_http_complex_value(r, &owner[i].value, &s) != NGX_OK) {
-            *rc = NGX_ERROR;
+            *rc = NGX_HTTP_INTERNAL_SERVER_ERROR;
             return NGX_DECLINED;
         }
 
@@ -125,7 +125,7 @@ ngx_http_nango_owners(ngx_http_request_t *r, ngx_array_t *tags, ngx_int_t *rc)
 
         tag = ngx_array_push(tags);
         if (tag == NULL) {
-            *rc = NGX_ERROR;
+            *rc = NGX_HTTP_INTERNAL_SERVER_ERROR;
             return NGX_DECLINED;
         }
 

@@ -92,7 +92,7 @@ ngx_http_nango_session_handler(ngx_http_request_t *r)
                           sizeof(nango_tag_t))
            != NGX_OK)
     {
-        return NGX_ERROR;
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     s->request = r;
@@ -126,8 +126,13 @@ ngx_http_nango_session_handler(ngx_http_request_t *r)
                                         "The request's body is too large");
         }
 
-        return ngx_http_nango_error(r, NGX_HTTP_BAD_REQUEST, "invalid_body",
-                                    "The request's body could not be read");
+        if (rc == NGX_HTTP_BAD_REQUEST) {
+            return ngx_http_nango_error(r, rc, "invalid_body",
+                                        "The request's body could not be "
+                                        "read");
+        }
+
+        return rc;
     }
 
     return NGX_DONE;
@@ -188,7 +193,7 @@ ngx_http_nango_session_request(ngx_http_request_t *r)
     }
 
     if (ngx_http_nango_body(r, &text) != NGX_OK) {
-        return NGX_ERROR;
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     if (text.len && !ngx_http_nango_is_json(r)) {
@@ -201,7 +206,7 @@ ngx_http_nango_session_request(ngx_http_request_t *r)
     wrc = nango_session_wish_parse(&wish, ngx_nango_str(&text), &error);
 
     if (wrc == -2) {
-        return NGX_ERROR;
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     if (wrc == -1) {
@@ -227,7 +232,7 @@ ngx_http_nango_session_request(ngx_http_request_t *r)
                                         "here");
         }
 
-        return rc;
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     session.format = nlcf->endpoint.environment->session_format;
@@ -241,7 +246,7 @@ ngx_http_nango_session_request(ngx_http_request_t *r)
     if (body == NULL) {
 
         if (error == NULL) {
-            return NGX_ERROR;
+            return NGX_HTTP_INTERNAL_SERVER_ERROR;
         }
 
         ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
@@ -344,7 +349,7 @@ ngx_http_nango_session_start(ngx_http_request_t *r, char *body, size_t len)
         answer.data = ngx_pnalloc(r->pool, NGX_NANGO_SESSION_ANSWER_MAX);
         if (answer.data == NULL) {
             free(body);
-            return NGX_ERROR;
+            return NGX_HTTP_INTERNAL_SERVER_ERROR;
         }
 
         if (ngx_nango_session_find(s->key, answer.data, &answer.len)
@@ -372,7 +377,7 @@ ngx_http_nango_session_start(ngx_http_request_t *r, char *body, size_t len)
     if (cln == NULL || t == NULL) {
         free(body);
         free(t);
-        return NGX_ERROR;
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     t->environment = env;
@@ -489,6 +494,7 @@ ngx_http_nango_session_done(ngx_nango_transfer_t *t)
 static ngx_int_t
 ngx_http_nango_session_answer(ngx_http_request_t *r, ngx_nango_transfer_t *t)
 {
+    int                        prc;
     char                      *p;
     size_t                     len;
     ngx_str_t                  answer;
@@ -497,9 +503,17 @@ ngx_http_nango_session_answer(ngx_http_request_t *r, ngx_nango_transfer_t *t)
     ngx_nango_environment_t   *env;
     ngx_http_nango_session_t  *s;
 
-    if (!t->json
-        || nango_session_reply_parse(&reply, ngx_nango_str(&t->reply)) != 0)
-    {
+    if (!t->json) {
+        return NGX_DECLINED;
+    }
+
+    prc = nango_session_reply_parse(&reply, ngx_nango_str(&t->reply));
+
+    if (prc == -2) {
+        goto no_memory;
+    }
+
+    if (prc != 0) {
         return NGX_DECLINED;
     }
 
@@ -517,7 +531,7 @@ ngx_http_nango_session_answer(ngx_http_request_t *r, ngx_nango_transfer_t *t)
     nango_session_reply_free(&reply);
 
     if (p == NULL) {
-        return NGX_DECLINED;
+        goto no_memory;
     }
 
     answer.len = len;
@@ -530,7 +544,7 @@ ngx_http_nango_session_answer(ngx_http_request_t *r, ngx_nango_transfer_t *t)
     free(p);
 
     if (answer.data == NULL) {
-        return NGX_ERROR;
+        goto no_memory;
     }
 
     if (s->reuse) {
@@ -540,6 +554,15 @@ ngx_http_nango_session_answer(ngx_http_request_t *r, ngx_nango_transfer_t *t)
     ngx_nango_count(NGX_NANGO_SESSIONS_ISSUED);
 
     return ngx_http_nango_answer(r, NGX_HTTP_OK, &answer);
+
+no_memory:
+
+    ngx_nango_count(NGX_NANGO_SESSIONS_FAILED);
+
+    ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                  "nango: no memory to answer with the session");
+
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
 }
 
 
