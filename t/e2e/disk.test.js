@@ -776,7 +776,7 @@ async function refused({ nginx, saved }) {
     copy(saved('today'), nginx.store);
     fs.writeFileSync(`${nginx.store}/log/data.mdb`, 'garbage');
     fs.unlinkSync(`${nginx.store}/log/lock.mdb`);
-    execFileSync(process.env.NGINX || '/usr/sbin/nginx', ['-t', '-p', nginx.dir,
+    execFileSync(process.env.NANGO_NGINX || '/usr/sbin/nginx', ['-t', '-p', nginx.dir,
         '-c', `${nginx.dir}/nginx.conf`], { stdio: 'pipe' });
     assert.ok(!fs.existsSync(`${nginx.store}/log/lock.mdb`));
 }
