@@ -315,6 +315,8 @@ ngx_http_nango_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
 static ngx_int_t
 ngx_http_nango_init(ngx_conf_t *cf)
 {
+    ngx_uint_t                   i;
+    ngx_http_phases              phase;
     ngx_http_handler_pt         *h;
     ngx_http_core_main_conf_t   *cmcf;
     ngx_http_nango_main_conf_t  *nmcf;
@@ -330,6 +332,17 @@ ngx_http_nango_init(ngx_conf_t *cf)
     }
 
     cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module);
+
+    for (i = 0; nmcf->proxies && i < 2; i++) {
+        phase = i ? NGX_HTTP_REWRITE_PHASE : NGX_HTTP_SERVER_REWRITE_PHASE;
+
+        h = ngx_array_push(&cmcf->phases[phase].handlers);
+        if (h == NULL) {
+            return NGX_ERROR;
+        }
+
+        *h = ngx_http_nango_proxy_handler;
+    }
 
     h = ngx_array_push(&cmcf->phases[NGX_HTTP_PREACCESS_PHASE].handlers);
     if (h == NULL) {

@@ -286,7 +286,13 @@ nango_credential_secret(nango_str_t packed)
         }
     }
 
-    return nango_credential_field(packed, nango_str("password", 8));
+    s = nango_credential_field(packed, nango_str("type", 4));
+
+    if (nango_str_is(s, "BASIC")) {
+        return nango_credential_field(packed, nango_str("password", 8));
+    }
+
+    return nango_str(NULL, 0);
 }
 
 
@@ -340,6 +346,12 @@ nango_credential_authorization(nango_str_t packed, unsigned char *dst)
         free(plain);
 
         return sizeof(basic) - 1 + (len + 2) / 3 * 4;
+    }
+
+    /* A call by OAuth 1 is signed; the token alone opens nothing. */
+
+    if (nango_str_is(type, "OAUTH1")) {
+        return 0;
     }
 
     secret = nango_credential_secret(packed);

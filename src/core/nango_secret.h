@@ -15,10 +15,9 @@
 
 /*
  * Takes the next secret off *text: its line without the line's end, blanks at
- * either end and a byte order mark at the start of the text.  1 and *secret,
- * which points into the text; 0 if there is none left; -1 if the line holds a
- * control character or a byte above 0x7e, which no key of Nango's has.
- * Any thread.
+ * either end and a byte order mark at its start.  1 and *secret, which points
+ * into the text; 0 if there is none left; -1 if the line holds a control
+ * character or a byte above 0x7e, which no key of Nango's has.  Any thread.
  */
 int nango_secret_next(nango_str_t *text, nango_str_t *secret);
 

@@ -72,6 +72,7 @@ typedef struct {
     ngx_path_t                *temp_path;
     ngx_array_t                environments;  /* ngx_nango_environment_t * */
     ngx_uint_t                 webhooks;    /* locations that take them */
+    ngx_uint_t                 proxies;     /* nango_require ... proxy */
 } ngx_http_nango_main_conf_t;
 
 
@@ -151,6 +152,9 @@ ngx_int_t ngx_http_nango_not_allowed(ngx_http_request_t *r);
 ngx_int_t ngx_http_nango_rate_limited(ngx_http_request_t *r, time_t seconds);
 ngx_int_t ngx_http_nango_header(ngx_http_request_t *r, const char *name,
     ngx_str_t *value);
+
+/* No memory is a 500 as long as no header has been sent, and not a reset. */
+ngx_int_t ngx_http_nango_rc(ngx_http_request_t *r, ngx_int_t rc);
 
 /* Finalizes with what one of the above returned, from a foreign event. */
 void ngx_http_nango_finish(ngx_http_request_t *r, ngx_int_t rc);
@@ -285,6 +289,7 @@ char *ngx_http_nango_oauth_callback(ngx_conf_t *cf, ngx_command_t *cmd,
 void ngx_http_nango_origin_init(void);
 ngx_int_t ngx_http_nango_origin_handler(ngx_http_request_t *r);
 ngx_int_t ngx_http_nango_require_handler(ngx_http_request_t *r);
+ngx_int_t ngx_http_nango_proxy_handler(ngx_http_request_t *r);
 ngx_int_t ngx_http_nango_webhook_log_handler(ngx_http_request_t *r);
 void ngx_http_nango_webhook_init(void);
 ngx_int_t ngx_http_nango_add_variables(ngx_conf_t *cf);

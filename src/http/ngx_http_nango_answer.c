@@ -67,7 +67,14 @@ ngx_http_nango_answer(ngx_http_request_t *r, ngx_uint_t status,
 
     ctx = ngx_http_nango_ctx(r);
     if (ctx == NULL) {
-        return NGX_ERROR;
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    /* No memory is a 500 as long as no header has been sent. */
+
+    b = ngx_calloc_buf(r->pool);
+    if (b == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     /* A body that is not wanted is not asked for with a 100 either. */
@@ -99,7 +106,7 @@ ngx_http_nango_answer(ngx_http_request_t *r, ngx_uint_t status,
     }
 
     if (ngx_http_nango_header(r, "Cache-Control", &no_store) != NGX_OK) {
-        return NGX_ERROR;
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     if (r->method == NGX_HTTP_HEAD) {
@@ -119,11 +126,6 @@ ngx_http_nango_answer(ngx_http_request_t *r, ngx_uint_t status,
     if (body->len == 0) {
         rc = ngx_http_send_special(r, NGX_HTTP_LAST);
         return (rc == NGX_AGAIN) ? NGX_OK : rc;
-    }
-
-    b = ngx_calloc_buf(r->pool);
-    if (b == NULL) {
-        return NGX_ERROR;
     }
 
     b->pos = body->data;
@@ -157,7 +159,7 @@ ngx_http_nango_error(ngx_http_request_t *r, ngx_uint_t status,
 
     body.data = ngx_pnalloc(r->pool, body.len);
     if (body.data == NULL) {
-        return NGX_ERROR;
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     (void) ngx_snprintf(body.data, body.len,
@@ -177,7 +179,7 @@ ngx_http_nango_error_body(ngx_http_request_t *r, ngx_uint_t status,
 
     ctx = ngx_http_nango_ctx(r);
     if (ctx == NULL) {
-        return NGX_ERROR;
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     value.data = (u_char *) code;
@@ -186,7 +188,7 @@ ngx_http_nango_error_body(ngx_http_request_t *r, ngx_uint_t status,
     ctx->result = value;
 
     if (ngx_http_nango_header(r, "X-Nango-Error", &value) != NGX_OK) {
-        return NGX_ERROR;
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     return ngx_http_nango_answer(r, status, body);
@@ -201,7 +203,7 @@ ngx_http_nango_not_allowed(ngx_http_request_t *r)
     nlcf = ngx_http_get_module_loc_conf(r, ngx_http_nango_module);
 
     if (ngx_http_nango_header(r, "Allow", &nlcf->endpoint.methods) != NGX_OK) {
-        return NGX_ERROR;
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     return ngx_http_nango_error(r, NGX_HTTP_NOT_ALLOWED, "method_not_allowed",
@@ -216,18 +218,26 @@ ngx_http_nango_rate_limited(ngx_http_request_t *r, time_t seconds)
 
     value.data = ngx_pnalloc(r->pool, NGX_TIME_T_LEN);
     if (value.data == NULL) {
-        return NGX_ERROR;
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     value.len = ngx_sprintf(value.data, "%T", ngx_max(seconds, 1))
                 - value.data;
 
     if (ngx_http_nango_header(r, "Retry-After", &value) != NGX_OK) {
-        return NGX_ERROR;
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     return ngx_http_nango_error(r, NGX_HTTP_TOO_MANY_REQUESTS, "rate_limited",
                                 "Too many requests, try again later");
+}
+
+
+ngx_int_t
+ngx_http_nango_rc(ngx_http_request_t *r, ngx_int_t rc)
+{
+    return (rc == NGX_ERROR && !r->header_sent)
+           ? NGX_HTTP_INTERNAL_SERVER_ERROR : rc;
 }
 
 
@@ -238,7 +248,7 @@ ngx_http_nango_finish(ngx_http_request_t *r, ngx_int_t rc)
 
     c = r->connection;
 
-    ngx_http_finalize_request(r, rc);
+    ngx_http_finalize_request(r, ngx_http_nango_rc(r, rc));
     ngx_http_run_posted_requests(c);
 }
 
@@ -246,6 +256,7 @@ ngx_http_nango_finish(ngx_http_request_t *r, ngx_int_t rc)
 void
 ngx_http_nango_hold(ngx_http_request_t *r)
 {
+    ngx_event_t           *rev;
     ngx_http_nango_ctx_t  *ctx;
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_nango_module);
@@ -258,6 +269,19 @@ ngx_http_nango_hold(ngx_http_request_t *r)
     }
 
     r->write_event_handler = ngx_http_request_empty_handler;
+
+    /* A client that had left before its request was read: told only once. */
+
+    rev = r->connection->read;
+
+    if (rev->ready && rev->pending_eof
+#if (NGX_HTTP_V2)
+        && r->stream == NULL
+#endif
+       )
+    {
+        ngx_post_event(rev, &ngx_posted_events);
+    }
 }
 
 

@@ -51,8 +51,13 @@ ngx_http_nango_read(ngx_http_request_t *r, ngx_http_nango_read_pt handler)
             return ngx_http_nango_body_too_large(r);
         }
 
-        return ngx_http_nango_error(r, NGX_HTTP_BAD_REQUEST, "invalid_body",
-                                    "The request's body could not be read");
+        if (rc == NGX_HTTP_BAD_REQUEST) {
+            return ngx_http_nango_error(r, rc, "invalid_body",
+                                        "The request's body could not be "
+                                        "read");
+        }
+
+        return rc;
     }
 
     return NGX_DONE;
@@ -71,7 +76,7 @@ ngx_http_nango_read_handler(ngx_http_request_t *r)
         return;
     }
 
-    ngx_http_finalize_request(r, rc);
+    ngx_http_finalize_request(r, ngx_http_nango_rc(r, rc));
 }
 
 

@@ -44,7 +44,7 @@ ngx_http_nango_call(ngx_http_request_t *r, ngx_http_nango_call_t *call)
         free(call->memory);
         free(call->body);
         free(t);
-        return NGX_ERROR;
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     t->environment = env;

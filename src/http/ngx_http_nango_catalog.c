@@ -176,7 +176,7 @@ ngx_http_nango_catalog_handler(ngx_http_request_t *r)
                           sizeof(nango_tag_t))
            != NGX_OK)
     {
-        return NGX_ERROR;
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     if (ngx_http_nango_owners(r, &cat->owners, &rc) != NGX_OK) {
@@ -190,7 +190,7 @@ ngx_http_nango_catalog_handler(ngx_http_request_t *r)
 
     list = ngx_http_nango_catalog_list(nlcf->endpoint.environment);
     if (list == NULL) {
-        return NGX_ERROR;
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     cat->request = r;

@@ -120,7 +120,7 @@ ngx_http_nango_query(ngx_http_request_t *r, ngx_array_t *owners,
     if (ngx_array_init(owners, r->pool, NANGO_TAGS_MAX, sizeof(nango_tag_t))
         != NGX_OK)
     {
-        *rc = NGX_ERROR;
+        *rc = NGX_HTTP_INTERNAL_SERVER_ERROR;
         return NGX_DECLINED;
     }
 
@@ -130,7 +130,7 @@ ngx_http_nango_query(ngx_http_request_t *r, ngx_array_t *owners,
 
     p = ngx_pnalloc(r->pool, r->args.len + 1);
     if (p == NULL) {
-        *rc = NGX_ERROR;
+        *rc = NGX_HTTP_INTERNAL_SERVER_ERROR;
         return NGX_DECLINED;
     }
 
@@ -157,7 +157,7 @@ ngx_http_nango_connections_list(ngx_http_request_t *r)
     cln = ngx_http_cleanup_add(r, 0);
 
     if (list == NULL || cln == NULL) {
-        return NGX_ERROR;
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     list->request = r;
@@ -309,6 +309,13 @@ ngx_http_nango_list_page(ngx_http_request_t *r, ngx_http_nango_list_t *list,
             }
 
             next = ngx_http_nango_json_hex(cursor, sizeof(cursor));
+
+            if (next == NULL) {
+                nango_owned_close(owned);
+                json_decref(page);
+                return NGX_ERROR;
+            }
+
             break;
         }
 

@@ -50,7 +50,7 @@ ngx_http_nango_connections_delete(ngx_http_request_t *r)
     del = ngx_pcalloc(r->pool, sizeof(ngx_http_nango_delete_t));
 
     if (del == NULL || ngx_http_nango_ctx(r) == NULL) {
-        return NGX_ERROR;
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     if (ngx_http_nango_query(r, &del->owners, &del->query, &rc) != NGX_OK

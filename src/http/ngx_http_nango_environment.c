@@ -171,6 +171,7 @@ ngx_http_nango_environment(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     env->dedupe = NGX_CONF_UNSET_MSEC;
 
     if (nango_environment_key(env->key, ngx_nango_str(&env->name)) != 0) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "no memory for libcrypto");
         return NGX_CONF_ERROR;
     }
 
@@ -651,6 +652,8 @@ ngx_http_nango_environment_finish(ngx_conf_t *cf,
 
     env->signing_keys = nango_keys_create();
     if (env->signing_keys == NULL) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "no memory for signing keys");
         return NGX_CONF_ERROR;
     }
 

@@ -173,6 +173,7 @@ static ngx_int_t
 ngx_http_nango_issue_done(ngx_http_request_t *r, ngx_http_nango_call_t *call,
     ngx_nango_transfer_t *t)
 {
+    int                       rc;
     char                     *p;
     size_t                    len;
     ngx_str_t                 answer;
@@ -180,10 +181,17 @@ ngx_http_nango_issue_done(ngx_http_request_t *r, ngx_http_nango_call_t *call,
     ngx_http_nango_issue_t   *issue;
     ngx_nango_environment_t  *env;
 
-    if (t->status != 201
-        || !t->json
-        || nango_session_reply_parse(&reply, ngx_nango_str(&t->reply)) != 0)
-    {
+    if (t->status != 201 || !t->json) {
+        return NGX_DECLINED;
+    }
+
+    rc = nango_session_reply_parse(&reply, ngx_nango_str(&t->reply));
+
+    if (rc == -2) {
+        goto no_memory;
+    }
+
+    if (rc != 0) {
         return NGX_DECLINED;
     }
 
@@ -200,7 +208,7 @@ ngx_http_nango_issue_done(ngx_http_request_t *r, ngx_http_nango_call_t *call,
     nango_session_reply_free(&reply);
 
     if (p == NULL) {
-        return NGX_DECLINED;
+        goto no_memory;
     }
 
     answer.len = len;
@@ -213,7 +221,7 @@ ngx_http_nango_issue_done(ngx_http_request_t *r, ngx_http_nango_call_t *call,
     free(p);
 
     if (answer.data == NULL) {
-        return NGX_ERROR;
+        goto no_memory;
     }
 
     if (issue->reuse) {
@@ -224,6 +232,15 @@ ngx_http_nango_issue_done(ngx_http_request_t *r, ngx_http_nango_call_t *call,
     ngx_nango_count(NGX_NANGO_SESSIONS_ISSUED);
 
     return ngx_http_nango_answer(r, NGX_HTTP_OK, &answer);
+
+no_memory:
+
+    ngx_nango_count(NGX_NANGO_SESSIONS_FAILED);
+
+    ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                  "nango: no memory to answer with the session");
+
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
 }
 
 

@@ -7,6 +7,12 @@
 
 #include "ngx_http_nango_json.h"
 
+#include "nango_utf8.h"
+
+
+static ngx_int_t ngx_http_nango_json_tag(json_t *object,
+    const nango_tag_t *tag);
+
 
 json_t *
 ngx_http_nango_connection_json(ngx_http_request_t *r,
@@ -24,9 +30,10 @@ ngx_http_nango_connection_json(ngx_http_request_t *r,
     tag = owners->elts;
 
     for (i = 0; i < owners->nelts; i++) {
-        (void) json_object_setn_new(owner, (char *) tag[i].name.data,
-                                    tag[i].name.len,
-                                    ngx_http_nango_json_string(tag[i].value));
+        if (ngx_http_nango_json_tag(owner, &tag[i]) != NGX_OK) {
+            json_decref(owner);
+            return NULL;
+        }
     }
 
     error = json_null();
@@ -55,40 +62,60 @@ ngx_http_nango_connection_json(ngx_http_request_t *r,
         return NULL;
     }
 
-    if (nlcf->expose & NGX_HTTP_NANGO_EXPOSE_CONNECTION_ID) {
-        (void) json_object_set_new(json, "connection_id",
-                                 ngx_http_nango_json_string(c->connection_id));
+    if (nlcf->expose & NGX_HTTP_NANGO_EXPOSE_CONNECTION_ID
+        && json_object_set_new(json, "connection_id",
+                               ngx_http_nango_json_string(c->connection_id))
+           != 0)
+    {
+        json_decref(json);
+        return NULL;
     }
 
     if (nlcf->expose & NGX_HTTP_NANGO_EXPOSE_TAGS) {
         tags = json_object();
 
         for (n = 0; n < c->ntags; n++) {
-            (void) json_object_setn_new(tags, (char *) c->tags[n].name.data,
-                                   c->tags[n].name.len,
-                                   ngx_http_nango_json_string(
-                                       c->tags[n].value));
+            if (ngx_http_nango_json_tag(tags, &c->tags[n]) != NGX_OK) {
+                json_decref(tags);
+                json_decref(json);
+                return NULL;
+            }
         }
 
-        (void) json_object_set_new(json, "tags", tags);
+        if (json_object_set_new(json, "tags", tags) != 0) {
+            json_decref(json);
+            return NULL;
+        }
     }
 
     return json;
 }
 
 
+static ngx_int_t
+ngx_http_nango_json_tag(json_t *object, const nango_tag_t *tag)
+{
+    /* What a damaged page may hold. */
+
+    if (!nango_utf8_valid(tag->name)) {
+        return NGX_OK;
+    }
+
+    return json_object_setn_new(object, (char *) tag->name.data,
+                                tag->name.len,
+                                ngx_http_nango_json_string(tag->value))
+           == 0 ? NGX_OK : NGX_ERROR;
+}
+
+
 json_t *
 ngx_http_nango_json_string(nango_str_t s)
 {
-    json_t  *json;
-
-    if (s.data == NULL) {
+    if (s.data == NULL || !nango_utf8_valid(s)) {
         return json_null();
     }
 
-    json = json_stringn((char *) s.data, s.len);
-
-    return json ? json : json_null();
+    return json_stringn_nocheck((char *) s.data, s.len);
 }
 
 

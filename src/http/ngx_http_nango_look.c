@@ -87,7 +87,7 @@ ngx_http_nango_look_now(ngx_http_request_t *r, ngx_http_nango_look_t *look)
                                     "Connections cannot be read now");
     }
 
-    return look->then(r, rc, look->data);
+    return ngx_http_nango_rc(r, look->then(r, rc, look->data));
 }
 
 
@@ -157,7 +157,7 @@ ngx_http_nango_look_cleanup(void *data)
 ngx_int_t
 ngx_http_nango_unreadable(ngx_http_request_t *r, nango_error_t *err)
 {
-    ngx_log_error(NGX_LOG_CRIT, r->connection->log, 0, "nango: %s", err->text);
+    ngx_nango_store_unreadable(err);
 
     return NGX_BUSY;
 }

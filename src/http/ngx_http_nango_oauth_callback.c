@@ -47,15 +47,17 @@ ngx_http_nango_oauth_callback_handler(ngx_http_request_t *r)
 
     ngx_http_clear_location(r);
 
-    location = ngx_list_push(&r->headers_out.headers);
-    if (location == NULL) {
-        return NGX_ERROR;
-    }
-
     p = ngx_pnalloc(r->pool, api->len + sizeof("/oauth/callback?") - 1
                              + r->args.len);
     if (p == NULL) {
-        return NGX_ERROR;
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    /* Nothing may fail any more: whatever is in the list is sent. */
+
+    location = ngx_list_push(&r->headers_out.headers);
+    if (location == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     location->value.data = p;

@@ -103,7 +103,7 @@ ngx_http_nango_owners(ngx_http_request_t *r, ngx_array_t *tags, ngx_int_t *rc)
         return NGX_DECLINED;
 
     default: /* NGX_ERROR */
-        *rc = NGX_ERROR;
+        *rc = NGX_HTTP_INTERNAL_SERVER_ERROR;
         return NGX_DECLINED;
     }
 }

@@ -145,7 +145,7 @@ ngx_http_nango_permitted(ngx_http_request_t *r, ngx_uint_t action,
         }
 
         if (ngx_http_complex_value(r, permit[i].condition, &s) != NGX_OK) {
-            *rc = NGX_ERROR;
+            *rc = NGX_HTTP_INTERNAL_SERVER_ERROR;
             return NGX_DECLINED;
         }
 

@@ -6,11 +6,29 @@
  * could say about either is dropped, and so is what would send the credentials
  * elsewhere (Base-Url-Override), repeat the call (Retries, Retry-On), or reach
  * the provider as a header of the client's choice (Nango-Proxy-...).
+ *
+ * Our key is for that one location.  Where the request goes on elsewhere, by
+ * error_page, X-Accel-Redirect or a mirror, it has the client's headers again.
  */
 
 #include "ngx_http_nango_require.h"
 
 
+/* What a request had before. */
+typedef struct {
+    ngx_table_elt_t   *ours;
+    ngx_table_elt_t   *authorization;
+    ngx_list_t         headers;
+    ngx_list_part_t   *part;        /* where headers was, as its last part */
+#if (nginx_version >= 1023000)
+    ngx_table_elt_t   *cookie;
+#else
+    ngx_uint_t         cookies;
+#endif
+} ngx_http_nango_proxied_t;
+
+
+static void ngx_http_nango_proxy_cleanup(void *data);
 static ngx_uint_t ngx_http_nango_proxy_drops(ngx_table_elt_t *h);
 static ngx_table_elt_t *ngx_http_nango_proxy_add(ngx_http_request_t *r,
     ngx_list_t *headers, const char *name, const char *lowcase,
@@ -21,11 +39,18 @@ ngx_int_t
 ngx_http_nango_proxy(ngx_http_request_t *r, ngx_nango_environment_t *env,
     nango_str_t integration, nango_str_t connection_id)
 {
-    ngx_uint_t        i;
-    ngx_list_t        headers;
-    nango_str_t       key;
-    ngx_list_part_t  *part;
-    ngx_table_elt_t  *h, *copy;
+    ngx_uint_t                 i;
+    ngx_list_t                 headers;
+    nango_str_t                key;
+    ngx_list_part_t           *part;
+    ngx_table_elt_t           *h, *copy, *authorization;
+    ngx_pool_cleanup_t        *cln;
+    ngx_http_nango_proxied_t  *before;
+
+    cln = ngx_pool_cleanup_add(r->pool, sizeof(ngx_http_nango_proxied_t));
+    if (cln == NULL) {
+        return NGX_ERROR;
+    }
 
     if (ngx_list_init(&headers, r->pool, 20, sizeof(ngx_table_elt_t))
         != NGX_OK)
@@ -65,10 +90,10 @@ ngx_http_nango_proxy(ngx_http_request_t *r, ngx_nango_environment_t *env,
     key = nango_str(env->authorization.data + sizeof("Authorization: ") - 1,
                     env->authorization.len - (sizeof("Authorization: ") - 1));
 
-    r->headers_in.authorization = ngx_http_nango_proxy_add(r, &headers,
-                                      "Authorization", "authorization", key);
+    authorization = ngx_http_nango_proxy_add(r, &headers, "Authorization",
+                                             "authorization", key);
 
-    if (r->headers_in.authorization == NULL
+    if (authorization == NULL
         || ngx_http_nango_proxy_add(r, &headers, "Connection-Id",
                                     "connection-id", connection_id)
            == NULL
@@ -79,12 +104,24 @@ ngx_http_nango_proxy(ngx_http_request_t *r, ngx_nango_environment_t *env,
         return NGX_ERROR;
     }
 
+    before = cln->data;
+
+    before->ours = authorization;
+    before->authorization = r->headers_in.authorization;
+    before->headers = r->headers_in.headers;
+    before->part = &r->headers_in.headers.part;
+
 #if (nginx_version >= 1023000)
+    before->cookie = r->headers_in.cookie;
     r->headers_in.cookie = NULL;
 #else
+    before->cookies = r->headers_in.cookies.nelts;
     r->headers_in.cookies.nelts = 0;
 #endif
 
+    cln->handler = ngx_http_nango_proxy_cleanup;
+
+    r->headers_in.authorization = authorization;
     r->headers_in.headers = headers;
 
     /* A list knows where its last part is, which may be within itself. */
@@ -94,6 +131,61 @@ ngx_http_nango_proxy(ngx_http_request_t *r, ngx_nango_environment_t *env,
     }
 
     return NGX_OK;
+}
+
+
+/* In the first phases that a request passes when it is sent elsewhere. */
+
+ngx_int_t
+ngx_http_nango_proxy_handler(ngx_http_request_t *r)
+{
+    ngx_list_t                *headers;
+    ngx_pool_cleanup_t        *cln;
+    ngx_http_nango_proxied_t  *before;
+
+    if (!r->internal || r->headers_in.authorization == NULL) {
+        return NGX_DECLINED;
+    }
+
+    for (cln = r->pool->cleanup; cln; cln = cln->next) {
+
+        if (cln->handler != ngx_http_nango_proxy_cleanup) {
+            continue;
+        }
+
+        before = cln->data;
+
+        if (before->ours != r->headers_in.authorization) {
+            continue;
+        }
+
+        headers = &r->headers_in.headers;
+
+        r->headers_in.authorization = before->authorization;
+        *headers = before->headers;
+
+        if (headers->last == before->part) {
+            headers->last = &headers->part;
+        }
+
+#if (nginx_version >= 1023000)
+        r->headers_in.cookie = before->cookie;
+#else
+        r->headers_in.cookies.nelts = before->cookies;
+#endif
+
+        break;
+    }
+
+    return NGX_DECLINED;
+}
+
+
+/* It only marks what is found by it. */
+
+static void
+ngx_http_nango_proxy_cleanup(void *data)
+{
 }
 
 

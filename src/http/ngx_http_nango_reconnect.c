@@ -86,7 +86,7 @@ ngx_http_nango_reconnect_handler(ngx_http_request_t *r)
                           sizeof(nango_tag_t))
            != NGX_OK)
     {
-        return NGX_ERROR;
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     ctx->state = rec;

@@ -19,6 +19,9 @@
 /* Of one owner and integration, looked at for a valid one. */
 #define NGX_HTTP_NANGO_REQUIRE_MAX  32
 
+/* Of one that changes while its credentials are waited for. */
+#define NGX_HTTP_NANGO_REQUIRE_LOOKS  5
+
 
 static char *ngx_http_nango_require_value(ngx_conf_t *cf, ngx_str_t *value,
     ngx_http_complex_value_t *cv);
@@ -203,6 +206,8 @@ ngx_http_nango_require_merge(ngx_conf_t *cf, ngx_http_nango_loc_conf_t *prev,
         return NGX_CONF_ERROR;
     }
 
+    nmcf->proxies += rq->proxy;
+
     if (rq->credentials
         && ngx_nango_credential_add(cf, &ngx_http_nango_module) != NGX_OK)
     {
@@ -376,7 +381,9 @@ ngx_http_nango_require_begin(ngx_http_request_t *r,
     if (rq->optional) {
         rc = ngx_http_nango_owners_known(r, &rd->owners);
 
-        if (rc == NGX_DECLINED) {
+        /* An identity that can be no tag has no connections. */
+
+        if (rc == NGX_DECLINED || rc == NGX_ABORT) {
             return ngx_http_nango_require_pass(r, rd);
         }
 
@@ -610,11 +617,32 @@ ngx_http_nango_require_credentials(ngx_http_request_t *r,
     ngx_http_cleanup_t      *cln;
     ngx_nango_credential_t  *c;
 
-    c = ngx_pcalloc(r->pool, sizeof(ngx_nango_credential_t));
-    cln = ngx_http_cleanup_add(r, 0);
+    c = rd->credential;
 
-    if (c == NULL || cln == NULL) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    if (c == NULL) {
+
+        c = ngx_pcalloc(r->pool, sizeof(ngx_nango_credential_t));
+        cln = ngx_http_cleanup_add(r, 0);
+
+        if (c == NULL || cln == NULL) {
+            return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        }
+
+        c->data = ngx_pnalloc(r->pool, NGX_NANGO_CREDENTIAL_MAX);
+        if (c->data == NULL) {
+            return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        }
+
+        cln->handler = ngx_http_nango_require_cleanup;
+        cln->data = c;
+
+        rd->credential = c;
+
+    } else if (rd->version <= c->version
+               || ++rd->looks == NGX_HTTP_NANGO_REQUIRE_LOOKS)
+    {
+        /* There is no newer one, or there always is. */
+        c->insist = 1;
     }
 
     c->environment = rq->environment;
@@ -624,16 +652,6 @@ ngx_http_nango_require_credentials(ngx_http_request_t *r,
     c->connection_id = rd->connection_id;
     c->handler = ngx_http_nango_require_fetched;
     c->context = r;
-
-    c->data = ngx_pnalloc(r->pool, NGX_NANGO_CREDENTIAL_MAX);
-    if (c->data == NULL) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    cln->handler = ngx_http_nango_require_cleanup;
-    cln->data = c;
-
-    rd->credential = c;
 
     if (ngx_nango_credential_get(c) == NGX_AGAIN) {
         rd->state = NGX_HTTP_NANGO_FETCHING;
@@ -675,6 +693,15 @@ ngx_http_nango_require_credential(ngx_http_request_t *r,
 
     nlcf = ngx_http_get_module_loc_conf(r, ngx_http_nango_module);
     rq = nlcf->require;
+
+    if (rd->credential->failure == NGX_NANGO_CREDENTIAL_CHANGED) {
+
+        /* It may be invalid, or not the caller's any more. */
+
+        rd->state = NGX_HTTP_NANGO_LOOKING;
+
+        return ngx_http_nango_look(r, &rd->look);
+    }
 
     if (rd->credential->failure == NGX_NANGO_CREDENTIAL_OK || rq->optional) {
         return ngx_http_nango_require_pass(r, rd);

@@ -53,6 +53,7 @@ typedef struct {
     uint64_t                   version;
 
     ngx_nango_credential_t    *credential;  /* NULL: not asked for */
+    ngx_uint_t                 looks;       /* since it has changed */
 
     unsigned                   by_id:1;
     unsigned                   resume:1;    /* it went on by an event */

@@ -60,7 +60,7 @@ ngx_http_nango_session_handler(ngx_http_request_t *r)
     tags = ngx_array_create(r->pool, NANGO_TAGS_MAX, sizeof(nango_tag_t));
 
     if (ctx == NULL || tags == NULL) {
-        return NGX_ERROR;
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     ctx->state = tags;

@@ -161,7 +161,7 @@ ngx_http_nango_limited(ngx_http_request_t *r, ngx_nango_environment_t *env,
                             owners[i].value)
             != 0)
         {
-            *rc = NGX_ERROR;
+            *rc = NGX_HTTP_INTERNAL_SERVER_ERROR;
             return NGX_DECLINED;
         }
 

@@ -72,7 +72,7 @@ ngx_http_nango_connections_verify(ngx_http_request_t *r)
                           sizeof(nango_tag_t))
            != NGX_OK)
     {
-        return NGX_ERROR;
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     ctx->state = ver;
@@ -346,7 +346,10 @@ ngx_http_nango_verify_event(ngx_http_request_t *r,
         /* Somebody else's is told from one that is not there by nobody. */
 
         c.ntags = ngx_min(event->ntags, NANGO_EVENT_TAGS_MAX);
-        ngx_memcpy(c.tags, event->tags, c.ntags * sizeof(nango_tag_t));
+
+        if (c.ntags) {
+            ngx_memcpy(c.tags, event->tags, c.ntags * sizeof(nango_tag_t));
+        }
 
         if (!ver->own && !ngx_http_nango_owned(&c, &ver->owners)) {
             return NGX_ABORT;

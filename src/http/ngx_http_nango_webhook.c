@@ -17,6 +17,7 @@
 #include "ngx_http_nango.h"
 #include "ngx_nango_shared.h"
 #include "ngx_nango_store.h"
+#include "ngx_nango_trouble.h"
 
 #include "nango_signature.h"
 
@@ -42,6 +43,7 @@ typedef struct {
     ngx_nango_wait_t           wait;        /* for the store to be opened */
     unsigned                   waiting:1;
     unsigned                   own:1;       /* the body was received here */
+    unsigned                   lost:1;      /* its file cannot be written */
     unsigned                   gone:1;      /* nobody waits for an answer */
 } ngx_http_nango_webhook_t;
 
@@ -80,7 +82,7 @@ static ngx_int_t ngx_http_nango_webhook_file(ngx_http_request_t *r,
     size_t size);
 static void ngx_http_nango_webhook_thread(void *data, ngx_log_t *log);
 static ngx_int_t ngx_http_nango_webhook_keep(ngx_http_nango_webhook_task_t *t,
-    nango_str_t body, ngx_log_t *log);
+    nango_str_t body);
 static void ngx_http_nango_webhook_thread_done(ngx_event_t *ev);
 static void ngx_http_nango_webhook_task_cleanup(void *data);
 static size_t ngx_http_nango_webhook_headers(ngx_http_request_t *r,
@@ -92,6 +94,8 @@ static void ngx_http_nango_webhook_cleanup(void *data);
 
 
 static ngx_http_request_body_filter_pt  ngx_http_next_request_body_filter;
+
+static ngx_nango_trouble_t  ngx_http_nango_webhook_trouble;
 
 
 /* Compared in lower case: hop by hop, or somebody's secret, or ours. */
@@ -229,15 +233,18 @@ ngx_http_nango_webhook_init(void)
 /*
  * A body whose length was not said (chunked, HTTP/2) is counted as it comes.
  * What is beyond max_body is read and dropped, so that it takes neither memory
- * nor disk and yet the answer is ours.
+ * nor disk and yet the answer is ours.  So is what follows when the file for
+ * it cannot be made or written, which nginx would answer 500.
  */
 
 static ngx_int_t
 ngx_http_nango_webhook_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
 {
+    ngx_int_t                   rc;
     ngx_chain_t                *cl;
     ngx_http_nango_ctx_t       *ctx;
     ngx_http_nango_webhook_t   *w;
+    ngx_http_request_body_t    *rb;
     ngx_http_nango_loc_conf_t  *nlcf;
 
     nlcf = ngx_http_get_module_loc_conf(r, ngx_http_nango_module);
@@ -260,7 +267,35 @@ ngx_http_nango_webhook_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
         }
     }
 
-    return ngx_http_next_request_body_filter(r, in);
+    if (!w->lost) {
+        rc = ngx_http_next_request_body_filter(r, in);
+
+        if (rc < NGX_HTTP_INTERNAL_SERVER_ERROR && rc != NGX_ERROR) {
+            return rc;
+        }
+
+        w->lost = 1;
+    }
+
+    /* Nobody else sees the buffers any more, so they are done with here. */
+
+    rb = r->request_body;
+
+    for (cl = rb->bufs; cl; cl = cl->next) {
+        cl->buf->pos = cl->buf->last;
+    }
+
+    rb->bufs = NULL;
+
+    for (cl = in; cl; cl = cl->next) {
+        cl->buf->pos = cl->buf->last;
+
+        if (cl->buf->last_buf) {
+            rb->last_saved = 1;
+        }
+    }
+
+    return NGX_OK;
 }
 
 
@@ -537,7 +572,7 @@ ngx_http_nango_webhook_body_handler(ngx_http_request_t *r)
                                   "body_too_large",
                                   "The webhook is too large");
 
-    } else if (r->request_body == NULL) {
+    } else if (r->request_body == NULL || w->lost) {
         /* a subrequest without one, or it was discarded before a redirect */
         rc = ngx_http_nango_webhook_unavailable(r);
 
@@ -763,7 +798,7 @@ ngx_http_nango_webhook_thread(void *data, ngx_log_t *log)
             }
         }
 
-        t->rc = ngx_http_nango_webhook_keep(t, nango_str(map, t->size), log);
+        t->rc = ngx_http_nango_webhook_keep(t, nango_str(map, t->size));
 
         free(map);
 
@@ -771,7 +806,7 @@ ngx_http_nango_webhook_thread(void *data, ngx_log_t *log)
     }
 
     if (t->size == 0) {
-        t->rc = ngx_http_nango_webhook_keep(t, nango_str("", 0), log);
+        t->rc = ngx_http_nango_webhook_keep(t, nango_str("", 0));
         return;
     }
 
@@ -783,7 +818,7 @@ ngx_http_nango_webhook_thread(void *data, ngx_log_t *log)
         return;
     }
 
-    t->rc = ngx_http_nango_webhook_keep(t, nango_str(map, t->size), log);
+    t->rc = ngx_http_nango_webhook_keep(t, nango_str(map, t->size));
 
     (void) munmap(map, t->size);
 }
@@ -792,8 +827,7 @@ ngx_http_nango_webhook_thread(void *data, ngx_log_t *log)
 /* NGX_OK, NGX_DECLINED: forged, NGX_ERROR. */
 
 static ngx_int_t
-ngx_http_nango_webhook_keep(ngx_http_nango_webhook_task_t *t, nango_str_t body,
-    ngx_log_t *log)
+ngx_http_nango_webhook_keep(ngx_http_nango_webhook_task_t *t, nango_str_t body)
 {
     int         good;
     nango_rc_e  rc;
@@ -816,12 +850,7 @@ ngx_http_nango_webhook_keep(ngx_http_nango_webhook_task_t *t, nango_str_t body,
         rc = nango_body_copy(t->store, body, t->body_name, &t->error);
     }
 
-    if (rc != NANGO_OK) {
-        ngx_log_error(NGX_LOG_CRIT, log, 0, "nango: %s", t->error.text);
-        return NGX_ERROR;
-    }
-
-    return NGX_OK;
+    return (rc == NANGO_OK) ? NGX_OK : NGX_ERROR;
 }
 
 
@@ -867,6 +896,11 @@ ngx_http_nango_webhook_thread_done(ngx_event_t *ev)
 
     case NGX_OK:
 
+        if (ngx_nango_trouble_over(&ngx_http_nango_webhook_trouble)) {
+            ngx_log_error(NGX_LOG_NOTICE, ngx_cycle->log, 0,
+                          "nango: large bodies are being stored again");
+        }
+
         /* Whole and signed: kept, also if the client has left. */
 
         body = nango_str(NULL, t->size);
@@ -878,6 +912,16 @@ ngx_http_nango_webhook_thread_done(ngx_event_t *ev)
         break;
 
     default:
+
+        if (t->error.code != NANGO_OK
+            && ngx_nango_trouble(&ngx_http_nango_webhook_trouble,
+                                 t->error.code))
+        {
+            ngx_log_error(NGX_LOG_CRIT, ngx_cycle->log, 0,
+                          "nango: %s; webhooks with large bodies are answered "
+                          "503 meanwhile", t->error.text);
+        }
+
         rc = ngx_http_nango_webhook_unavailable(r);
         break;
     }

@@ -10,6 +10,11 @@
  * second, so that those who waited do not ask one after the other.
  *
  * The fetch belongs to nobody who waits: it goes on when all of them leave.
+ * Its result is given to those who wait in its own worker, and then put into
+ * the slot for the others, again and again while somebody is just at it.
+ *
+ * Versions of a connection only grow.  Who has looked at an older one than the
+ * slot is of gets nothing from it: the connection may be somebody else's now.
  */
 
 #include "ngx_nango_credential.h"
@@ -46,13 +51,18 @@ typedef struct {
 } ngx_nango_credential_slot_t;
 
 
+/* Under way, or with a result that is still to be put into the slot. */
 typedef struct {
     ngx_queue_t               queue;
-    ngx_nango_transfer_t     *transfer;
+    ngx_nango_transfer_t     *transfer;     /* NULL: it has ended */
     u_char                    key[NANGO_KEY_LEN];
     uint64_t                  version;
     nango_str_t               integration;
     nango_str_t               connection_id;
+    uint64_t                  expires;
+    size_t                    len;
+    ngx_nango_credential_e    failure;
+    u_char                    data[NGX_NANGO_CREDENTIAL_MAX];
     u_char                    strings[1];
 } ngx_nango_fetch_t;
 
@@ -62,26 +72,31 @@ static ngx_int_t ngx_nango_credential_find(ngx_nango_credential_t *c,
     ngx_uint_t fetch);
 static ngx_nango_credential_slot_t *ngx_nango_credential_slot(u_char *key,
     ngx_uint_t create);
+static ngx_uint_t ngx_nango_credential_kept(
+    ngx_nango_credential_slot_t *slot);
 static ngx_uint_t ngx_nango_credential_leased(
     ngx_nango_credential_slot_t *slot);
 static ngx_uint_t ngx_nango_credential_take(ngx_nango_credential_slot_t *slot);
 static void ngx_nango_credential_leave(ngx_nango_credential_slot_t *slot);
-static void ngx_nango_credential_store(u_char *key, uint64_t version,
+static ngx_int_t ngx_nango_credential_store(u_char *key, uint64_t version,
     u_char *data, size_t len, uint64_t expires,
     ngx_nango_credential_e failure);
 static ngx_nango_credential_e ngx_nango_credential_fetch(
     ngx_nango_credential_t *c);
 static void ngx_nango_credential_done(ngx_nango_transfer_t *t);
+static void ngx_nango_credential_free(ngx_nango_fetch_t *f);
 static ngx_nango_credential_e ngx_nango_credential_reply(
     ngx_nango_transfer_t *t, ngx_nango_fetch_t *f, u_char *data, size_t *len,
     uint64_t *expires);
 static void ngx_nango_credential_look(ngx_event_t *ev);
+static void ngx_nango_credential_ended(ngx_queue_t *ready);
 
 
 static ngx_nango_credential_slot_t  *ngx_nango_credential_slots;
 
 static ngx_queue_t       ngx_nango_credential_waiting;
 static ngx_queue_t       ngx_nango_credential_fetches;
+static ngx_queue_t       ngx_nango_credential_results;
 static ngx_event_t       ngx_nango_credential_timer;
 static ngx_connection_t  ngx_nango_credential_dummy;
 
@@ -154,9 +169,13 @@ ngx_nango_credential_exit(void)
         q = ngx_queue_head(&ngx_nango_credential_fetches);
         f = ngx_queue_data(q, ngx_nango_fetch_t, queue);
 
-        ngx_queue_remove(q);
         ngx_nango_transfer_abandon(f->transfer);
-        free(f);
+        ngx_nango_credential_free(f);
+    }
+
+    while (!ngx_queue_empty(&ngx_nango_credential_results)) {
+        q = ngx_queue_head(&ngx_nango_credential_results);
+        ngx_nango_credential_free(ngx_queue_data(q, ngx_nango_fetch_t, queue));
     }
 
     if (ngx_nango_credential_timer.timer_set) {
@@ -172,6 +191,7 @@ ngx_nango_credential_get(ngx_nango_credential_t *c)
 
         ngx_queue_init(&ngx_nango_credential_waiting);
         ngx_queue_init(&ngx_nango_credential_fetches);
+        ngx_queue_init(&ngx_nango_credential_results);
 
         ngx_nango_credential_dummy.fd = (ngx_socket_t) -1;
 
@@ -214,7 +234,6 @@ ngx_nango_credential_cancel(ngx_nango_credential_t *c)
 static ngx_int_t
 ngx_nango_credential_find(ngx_nango_credential_t *c, ngx_uint_t fetch)
 {
-    uint64_t                      now;
     ngx_uint_t                    mine;
     ngx_nango_credential_slot_t  *slot;
 
@@ -225,11 +244,24 @@ ngx_nango_credential_find(ngx_nango_credential_t *c, ngx_uint_t fetch)
         return NGX_AGAIN;
     }
 
-    now = ngx_nango_now();
     mine = 0;
 
+    /* Of one that is newer nothing, unless that is what the store says now. */
+
+    if (slot->version > c->version && !c->insist
+        && (ngx_nango_credential_kept(slot)
+            || ngx_nango_credential_leased(slot)))
+    {
+        ngx_nango_credential_leave(slot);
+
+        c->failure = NGX_NANGO_CREDENTIAL_CHANGED;
+        c->len = 0;
+
+        return NGX_OK;
+    }
+
     if (slot->version == c->version
-        && slot->expires > now
+        && ngx_nango_credential_kept(slot)
         && (slot->failure
             || (slot->len <= NGX_NANGO_CREDENTIAL_MAX
                 && slot->crc == ngx_crc32_long(slot->data, slot->len))))
@@ -252,7 +284,7 @@ ngx_nango_credential_find(ngx_nango_credential_t *c, ngx_uint_t fetch)
         slot->expires = 0;
         slot->len = 0;
         slot->fetcher = ngx_pid;
-        slot->lease = now + c->environment->api_timeout + 1000;
+        slot->lease = ngx_nango_now() + c->environment->api_timeout + 1000;
         mine = 1;
     }
 
@@ -268,13 +300,14 @@ ngx_nango_credential_find(ngx_nango_credential_t *c, ngx_uint_t fetch)
         return NGX_AGAIN;
     }
 
-    ngx_nango_credential_store(c->key, c->version, NULL, 0, 0, c->failure);
+    (void) ngx_nango_credential_store(c->key, c->version, NULL, 0, 0,
+                                      c->failure);
 
     return NGX_OK;
 }
 
 
-/* Taken; NULL if it cannot be taken now. */
+/* Taken; NULL if it cannot be taken now.  Without create it may be another's. */
 
 static ngx_nango_credential_slot_t *
 ngx_nango_credential_slot(u_char *key, ngx_uint_t create)
@@ -307,9 +340,13 @@ ngx_nango_credential_slot(u_char *key, ngx_uint_t create)
 
     if (ngx_memcmp(best->key, key, NANGO_KEY_LEN) != 0) {
 
+        if (!create) {
+            return best;
+        }
+
         /* Another may have been quicker and has begun to use it. */
 
-        if (!create || ngx_nango_credential_leased(best)) {
+        if (ngx_nango_credential_leased(best)) {
             ngx_nango_credential_leave(best);
             return NULL;
         }
@@ -326,14 +363,32 @@ ngx_nango_credential_slot(u_char *key, ngx_uint_t create)
 }
 
 
+/* A clock that was set back does not keep it for longer. */
+
+static ngx_uint_t
+ngx_nango_credential_kept(ngx_nango_credential_slot_t *slot)
+{
+    uint64_t  now;
+
+    now = ngx_nango_now();
+
+    return slot->expires > now
+           && slot->expires <= now + NGX_NANGO_CREDENTIAL_LONGEST;
+}
+
+
 static ngx_uint_t
 ngx_nango_credential_leased(ngx_nango_credential_slot_t *slot)
 {
-    pid_t  pid;
+    pid_t     pid;
+    uint64_t  now;
 
     pid = (pid_t) slot->fetcher;
+    now = ngx_nango_now();
 
-    return pid != 0 && slot->lease > ngx_nango_now()
+    return pid != 0
+           && slot->lease > now
+           && slot->lease <= now + NGX_NANGO_CREDENTIAL_LONGEST
            && (pid == ngx_pid
                || kill(pid, 0) == 0 || ngx_errno != NGX_ESRCH);
 }
@@ -364,7 +419,9 @@ ngx_nango_credential_leave(ngx_nango_credential_slot_t *slot)
 }
 
 
-static void
+/* NGX_AGAIN: somebody is just at it. */
+
+static ngx_int_t
 ngx_nango_credential_store(u_char *key, uint64_t version, u_char *data,
     size_t len, uint64_t expires, ngx_nango_credential_e failure)
 {
@@ -372,14 +429,13 @@ ngx_nango_credential_store(u_char *key, uint64_t version, u_char *data,
 
     slot = ngx_nango_credential_slot(key, 0);
 
-    /* The lease ends by itself where this is missed. */
-
     if (slot == NULL) {
-        return;
+        return NGX_AGAIN;
     }
 
-    if (slot->version == version) {
-
+    if (ngx_memcmp(slot->key, key, NANGO_KEY_LEN) == 0
+        && slot->version == version)
+    {
         if (failure) {
             expires = ngx_nango_now() + NGX_NANGO_CREDENTIAL_FAILED;
 
@@ -395,6 +451,8 @@ ngx_nango_credential_store(u_char *key, uint64_t version, u_char *data,
     }
 
     ngx_nango_credential_leave(slot);
+
+    return NGX_OK;
 }
 
 
@@ -470,31 +528,33 @@ failed:
 static void
 ngx_nango_credential_done(ngx_nango_transfer_t *t)
 {
-    size_t                   len;
-    u_char                   data[NGX_NANGO_CREDENTIAL_MAX];
-    uint64_t                 expires;
-    ngx_nango_fetch_t       *f;
-    ngx_nango_credential_e   failure;
+    ngx_nango_fetch_t  *f;
 
     f = t->data;
 
+    f->failure = ngx_nango_credential_reply(t, f, f->data, &f->len,
+                                            &f->expires);
+    f->transfer = NULL;
+
     ngx_queue_remove(&f->queue);
-
-    failure = ngx_nango_credential_reply(t, f, data, &len, &expires);
-
-    ngx_nango_credential_store(f->key, f->version, data, len, expires,
-                               failure);
-
-    ngx_memzero(data, sizeof(data));
-
-    free(f);
+    ngx_queue_insert_tail(&ngx_nango_credential_results, &f->queue);
 
     /* Whom it concerns is told at once, and not from inside of libcurl. */
 
     if (ngx_nango_credential_timer.timer_set) {
         ngx_del_timer(&ngx_nango_credential_timer);
-        ngx_add_timer(&ngx_nango_credential_timer, 0);
     }
+
+    ngx_add_timer(&ngx_nango_credential_timer, 0);
+}
+
+
+static void
+ngx_nango_credential_free(ngx_nango_fetch_t *f)
+{
+    ngx_queue_remove(&f->queue);
+    ngx_explicit_memzero(f->data, NGX_NANGO_CREDENTIAL_MAX);
+    free(f);
 }
 
 
@@ -592,6 +652,8 @@ ngx_nango_credential_look(ngx_event_t *ev)
 
     ngx_queue_init(&ready);
 
+    ngx_nango_credential_ended(&ready);
+
     q = ngx_queue_head(&ngx_nango_credential_waiting);
 
     while (q != ngx_queue_sentinel(&ngx_nango_credential_waiting)) {
@@ -621,9 +683,57 @@ ngx_nango_credential_look(ngx_event_t *ev)
         c->handler(c);
     }
 
-    if (!ngx_queue_empty(&ngx_nango_credential_waiting)
+    if (!(ngx_queue_empty(&ngx_nango_credential_waiting)
+          && ngx_queue_empty(&ngx_nango_credential_results))
         && !ev->timer_set)
     {
         ngx_add_timer(ev, NGX_NANGO_CREDENTIAL_LOOK);
+    }
+}
+
+
+/* What has ended: to those who wait here, and into the slot. */
+
+static void
+ngx_nango_credential_ended(ngx_queue_t *ready)
+{
+    ngx_queue_t             *q, *next, *fq;
+    ngx_nango_fetch_t       *f;
+    ngx_nango_credential_t  *c;
+
+    fq = ngx_queue_head(&ngx_nango_credential_results);
+
+    while (fq != ngx_queue_sentinel(&ngx_nango_credential_results)) {
+        f = ngx_queue_data(fq, ngx_nango_fetch_t, queue);
+        fq = ngx_queue_next(fq);
+
+        for (q = ngx_queue_head(&ngx_nango_credential_waiting);
+             q != ngx_queue_sentinel(&ngx_nango_credential_waiting);
+             q = next)
+        {
+            next = ngx_queue_next(q);
+            c = ngx_queue_data(q, ngx_nango_credential_t, queue);
+
+            if (c->version != f->version
+                || ngx_memcmp(c->key, f->key, NANGO_KEY_LEN) != 0)
+            {
+                continue;
+            }
+
+            c->failure = f->failure;
+            c->len = f->len;
+
+            ngx_memcpy(c->data, f->data, f->len);
+
+            ngx_queue_remove(&c->queue);
+            ngx_queue_insert_tail(ready, &c->queue);
+        }
+
+        if (ngx_nango_credential_store(f->key, f->version, f->data, f->len,
+                                       f->expires, f->failure)
+            == NGX_OK)
+        {
+            ngx_nango_credential_free(f);
+        }
     }
 }

@@ -28,7 +28,8 @@ typedef enum {
     NGX_NANGO_CREDENTIAL_ERROR,         /* it answered something else */
     NGX_NANGO_CREDENTIAL_LIMITED,       /* over the account's rate limit */
     NGX_NANGO_CREDENTIAL_INVALID,       /* to be authorised again */
-    NGX_NANGO_CREDENTIAL_MISSING        /* no such connection at Nango */
+    NGX_NANGO_CREDENTIAL_MISSING,       /* no such connection at Nango */
+    NGX_NANGO_CREDENTIAL_CHANGED        /* there is a newer version of it */
 } ngx_nango_credential_e;
 
 
@@ -36,8 +37,9 @@ typedef struct ngx_nango_credential_s  ngx_nango_credential_t;
 
 struct ngx_nango_credential_s {
     /*
-     * Set by who asks, zero otherwise.  version is another one whenever the
-     * connection has changed: what was kept is not used any more then.
+     * Set by who asks, zero otherwise.  version is greater whenever the
+     * connection has changed: what was kept is not used any more then.  insist
+     * says that it is the newest, whatever is kept: it was looked up again.
      */
     ngx_nango_environment_t  *environment;
     u_char                    key[NANGO_KEY_LEN];
@@ -47,6 +49,7 @@ struct ngx_nango_credential_s {
     u_char                   *data;         /* NGX_NANGO_CREDENTIAL_MAX */
     void                    (*handler)(ngx_nango_credential_t *c);
     void                     *context;
+    unsigned                  insist:1;
 
     /* The result: packed, see nango_credential.h. */
     size_t                    len;

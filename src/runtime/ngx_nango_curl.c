@@ -56,6 +56,8 @@ typedef struct {
 } ngx_nango_peer_t;
 
 
+static CURLM *ngx_nango_curl_multi(void);
+static void ngx_nango_curl_reset(void);
 static struct curl_slist *ngx_nango_curl_headers(ngx_nango_environment_t *env,
     ngx_uint_t body);
 static int ngx_nango_curl_socket(CURL *easy, curl_socket_t fd, int what,
@@ -137,7 +139,7 @@ ngx_nango_curl_init(ngx_cycle_t *cycle, ngx_nango_environment_t **environments,
 
     ngx_queue_init(&ngx_nango_active);
 
-    ngx_nango_multi = curl_multi_init();
+    ngx_nango_multi = ngx_nango_curl_multi();
     ngx_nango_peers = ngx_calloc(n * sizeof(ngx_nango_peer_t), cycle->log);
 
     if (ngx_nango_multi == NULL || ngx_nango_peers == NULL) {
@@ -188,14 +190,6 @@ ngx_nango_curl_init(ngx_cycle_t *cycle, ngx_nango_environment_t **environments,
     ngx_nango_curl_posted.log = cycle->log;
     ngx_nango_curl_posted.data = &ngx_nango_curl_dummy;
 
-    curl_multi_setopt(ngx_nango_multi, CURLMOPT_SOCKETFUNCTION,
-                      ngx_nango_curl_socket);
-    curl_multi_setopt(ngx_nango_multi, CURLMOPT_TIMERFUNCTION,
-                      ngx_nango_curl_timer);
-    curl_multi_setopt(ngx_nango_multi, CURLMOPT_MAXCONNECTS, 64L);
-    curl_multi_setopt(ngx_nango_multi, CURLMOPT_PIPELINING,
-                      (long) CURLPIPE_NOTHING);
-
     return NGX_OK;
 
 failed:
@@ -203,6 +197,27 @@ failed:
     ngx_nango_curl_exit();
 
     return NGX_ERROR;
+}
+
+
+/* NULL if there is no memory. */
+
+static CURLM *
+ngx_nango_curl_multi(void)
+{
+    CURLM  *multi;
+
+    multi = curl_multi_init();
+    if (multi == NULL) {
+        return NULL;
+    }
+
+    curl_multi_setopt(multi, CURLMOPT_SOCKETFUNCTION, ngx_nango_curl_socket);
+    curl_multi_setopt(multi, CURLMOPT_TIMERFUNCTION, ngx_nango_curl_timer);
+    curl_multi_setopt(multi, CURLMOPT_MAXCONNECTS, 64L);
+    curl_multi_setopt(multi, CURLMOPT_PIPELINING, (long) CURLPIPE_NOTHING);
+
+    return multi;
 }
 
 
@@ -250,9 +265,7 @@ ngx_nango_curl_exit(void)
     ngx_nango_peer_t      *peer;
     ngx_nango_transfer_t  *t;
 
-    if (ngx_nango_multi == NULL) {
-        ngx_free(ngx_nango_peers);
-        ngx_nango_peers = NULL;
+    if (ngx_nango_multi == NULL && ngx_nango_peers == NULL) {
         return;
     }
 
@@ -290,8 +303,10 @@ ngx_nango_curl_exit(void)
         curl_slist_free_all(peer->body_headers);
     }
 
-    (void) curl_multi_cleanup(ngx_nango_multi);
-    ngx_nango_multi = NULL;
+    if (ngx_nango_multi) {
+        (void) curl_multi_cleanup(ngx_nango_multi);
+        ngx_nango_multi = NULL;
+    }
 
     free(ngx_nango_sockets);
     ngx_nango_sockets = NULL;
@@ -657,29 +672,96 @@ ngx_nango_curl_event_handler(ngx_event_t *ev)
 static void
 ngx_nango_curl_action(curl_socket_t fd, int mask)
 {
-    int  running;
+    int        running;
+    CURLMcode  rc;
 
     if (ngx_nango_multi == NULL) {
         return;
     }
 
-    (void) curl_multi_socket_action(ngx_nango_multi, fd, mask, &running);
+    rc = curl_multi_socket_action(ngx_nango_multi, fd, mask, &running);
 
     ERR_clear_error();
 
     ngx_nango_curl_finished();
 
-    while (ngx_nango_curl_moved()) {
+    while (rc == CURLM_OK && ngx_nango_curl_moved()) {
 
         /* Nothing has taken its place. */
 
         CURL_IGNORE_DEPRECATION(
-            (void) curl_multi_socket_all(ngx_nango_multi, &running);
+            rc = curl_multi_socket_all(ngx_nango_multi, &running);
         )
 
         ERR_clear_error();
 
         ngx_nango_curl_finished();
+    }
+
+    if (rc != CURLM_OK) {
+        ngx_nango_curl_reset();
+    }
+}
+
+
+/*
+ * Where libcurl has no memory for what it keeps of a socket, it tells us
+ * neither of the socket nor of the time that it waits for: nothing would ever
+ * happen to that transfer.  And it keeps half of it, which in 7.88 ends the
+ * process with a division by zero when that socket's number comes again.  So
+ * all is given up that this handle has, and the next one begins anew.
+ */
+
+static void
+ngx_nango_curl_reset(void)
+{
+    CURLM                 *damaged;
+    ngx_queue_t           *q, lost;
+    ngx_nango_transfer_t  *t;
+
+    ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0,
+                  "nango: libcurl has no memory; all requests to Nango that "
+                  "are under way in this worker are given up");
+
+    damaged = ngx_nango_multi;
+
+    /* NULL: tried again when something is to be asked. */
+
+    ngx_nango_multi = ngx_nango_curl_multi();
+
+    curl_multi_setopt(damaged, CURLMOPT_TIMERFUNCTION, NULL);
+
+    if (ngx_nango_curl_timeout.timer_set) {
+        ngx_del_timer(&ngx_nango_curl_timeout);
+    }
+
+    if (ngx_nango_curl_posted.posted) {
+        ngx_delete_posted_event(&ngx_nango_curl_posted);
+    }
+
+    ngx_queue_init(&lost);
+
+    while (!ngx_queue_empty(&ngx_nango_active)) {
+        q = ngx_queue_head(&ngx_nango_active);
+        t = ngx_queue_data(q, ngx_nango_transfer_t, queue);
+
+        ngx_queue_remove(q);
+        ngx_queue_insert_tail(&lost, q);
+
+        (void) curl_multi_remove_handle(damaged, t->easy);
+    }
+
+    (void) curl_multi_cleanup(damaged);
+
+    ERR_clear_error();
+
+    /* Their handlers, and those that have waited, find the new one. */
+
+    while (!ngx_queue_empty(&lost)) {
+        q = ngx_queue_head(&lost);
+        t = ngx_queue_data(q, ngx_nango_transfer_t, queue);
+
+        ngx_nango_curl_complete(t, CURLE_FAILED_INIT);
     }
 }
 
@@ -944,8 +1026,16 @@ ngx_nango_transfer_start(ngx_nango_transfer_t *t)
 {
     ngx_nango_peer_t  *peer;
 
-    if (ngx_nango_multi == NULL) {
+    if (ngx_nango_peers == NULL) {
         return NGX_ERROR;
+    }
+
+    if (ngx_nango_multi == NULL) {
+        ngx_nango_multi = ngx_nango_curl_multi();
+
+        if (ngx_nango_multi == NULL) {
+            return NGX_ERROR;
+        }
     }
 
     if (ngx_nango_circuit_enter(t->environment->key,
@@ -1062,6 +1152,7 @@ static CURL *
 ngx_nango_curl_easy(ngx_nango_peer_t *peer)
 {
     CURL                     *easy;
+    CURLcode                  rc;
     ngx_nango_environment_t  *env;
 
     if (peer->nidle) {
@@ -1080,7 +1171,6 @@ ngx_nango_curl_easy(ngx_nango_peer_t *peer)
     curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
     curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
     curl_easy_setopt(easy, CURLOPT_NETRC, (long) CURL_NETRC_IGNORED);
-    curl_easy_setopt(easy, CURLOPT_PROXY, "");
     curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long) CURL_HTTP_VERSION_1_1);
     curl_easy_setopt(easy, CURLOPT_MAXAGE_CONN, NGX_NANGO_MAX_AGE);
     curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS,
@@ -1093,9 +1183,18 @@ ngx_nango_curl_easy(ngx_nango_peer_t *peer)
     curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, ngx_nango_curl_header);
     curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, ngx_nango_curl_send);
 
-    if (env->api_trusted_certificate.len) {
-        curl_easy_setopt(easy, CURLOPT_CAINFO,
-                         (char *) env->api_trusted_certificate.data);
+    /* Without memory for "" it would be a proxy of the environment. */
+
+    rc = curl_easy_setopt(easy, CURLOPT_PROXY, "");
+
+    if (rc == CURLE_OK && env->api_trusted_certificate.len) {
+        rc = curl_easy_setopt(easy, CURLOPT_CAINFO,
+                              (char *) env->api_trusted_certificate.data);
+    }
+
+    if (rc != CURLE_OK) {
+        curl_easy_cleanup(easy);
+        return NULL;
     }
 
     return easy;
@@ -1159,9 +1258,9 @@ ngx_nango_curl_setup(ngx_nango_transfer_t *t)
         curl_easy_setopt(easy, CURLOPT_HTTPHEADER, peer->headers);
     }
 
-    curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, t->method);
+    rc = curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, t->method);
 
-    return NGX_OK;
+    return rc == CURLE_OK ? NGX_OK : NGX_ERROR;
 }
 
 
@@ -1270,6 +1369,11 @@ ngx_nango_curl_complete(ngx_nango_transfer_t *t, CURLcode code)
             t->outcome = NGX_NANGO_TRANSFER_UNAVAILABLE;
         }
 
+        break;
+
+    case CURLE_FAILED_INIT:
+        t->outcome = NGX_NANGO_TRANSFER_UNAVAILABLE;
+        t->error = "no memory";
         break;
 
     case CURLE_ABORTED_BY_CALLBACK:

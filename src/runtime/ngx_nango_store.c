@@ -66,7 +66,7 @@ typedef struct {
 
     /* The event loop's. */
     nango_store_t           *open;          /* what it has seen of store */
-    nango_reader_t          *reader;
+    nango_reader_t          *reader;        /* made by the thread */
     ngx_connection_t        *done_connection;
     ngx_uint_t               pending;
     ngx_queue_t              waits;
@@ -446,14 +446,20 @@ ngx_nango_committer_open(ngx_nango_committer_t *cm)
 
             cm->writer = nango_writer_create(store, cm->remember);
             cm->lag_reader = nango_reader_create(store);
+            cm->reader = nango_reader_create(store);
 
-            if (cm->writer != NULL && cm->lag_reader != NULL) {
+            if (cm->writer != NULL && cm->lag_reader != NULL
+                && cm->reader != NULL)
+            {
                 break;
             }
 
             nango_writer_free(cm->writer);
             nango_reader_free(cm->lag_reader);
+            nango_reader_free(cm->reader);
             nango_store_close(store);
+
+            cm->reader = NULL;
 
             err.code = NANGO_ENOMEM;
             ngx_cpystrn((u_char *) err.text, (u_char *) "no memory",
@@ -483,6 +489,16 @@ ngx_nango_committer_open(ngx_nango_committer_t *cm)
 
     (void) ngx_nango_leader_start(store, cm->conf->retain, ngx_nango_hint,
                                   cm->log);
+
+    /*
+     * A reader's first snapshot takes its place in LMDB's table, whose lock
+     * another process may hold: this thread can wait for it, the event loop
+     * not.
+     */
+
+    if (nango_reader_begin(cm->reader, &err) == NANGO_OK) {
+        nango_reader_end(cm->reader);
+    }
 
     (void) pthread_mutex_lock(&cm->mutex);
     cm->store = store;
@@ -1026,22 +1042,12 @@ ngx_nango_store_snapshot(void)
 {
     nango_rc_e              rc;
     nango_error_t           err;
-    nango_store_t          *store;
     ngx_nango_committer_t  *cm;
 
     cm = ngx_nango_committer;
-    store = ngx_nango_store();
 
-    if (store == NULL) {
+    if (ngx_nango_store() == NULL) {
         return NULL;
-    }
-
-    if (cm->reader == NULL) {
-        cm->reader = nango_reader_create(store);
-
-        if (cm->reader == NULL) {
-            return NULL;
-        }
     }
 
     rc = nango_reader_begin(cm->reader, &err);
@@ -1062,12 +1068,15 @@ ngx_nango_store_snapshot(void)
 void
 ngx_nango_store_unreadable(nango_error_t *err)
 {
+    ngx_uint_t              level;
     ngx_nango_committer_t  *cm;
 
     cm = ngx_nango_committer;
 
     if (ngx_nango_trouble(&cm->unreadable, err->code)) {
-        ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0,
+        level = (err->code == NANGO_EBROKEN) ? NGX_LOG_ERR : NGX_LOG_CRIT;
+
+        ngx_log_error(level, ngx_cycle->log, 0,
                       "nango: %s; the state cannot be read meanwhile",
                       err->text);
     }

@@ -16,31 +16,37 @@
 #include <stddef.h>
 
 
-static void nango_guard_install(void);
 static void nango_guard_signal(int signo, siginfo_t *info, void *context);
 static void nango_guard_assert(MDB_env *env, const char *msg);
 
 
 static _Thread_local nango_guard_t  *nango_guard;
 
-static pthread_once_t    nango_guard_once = PTHREAD_ONCE_INIT;
-static int               nango_guard_rc;
+static pthread_mutex_t   nango_guard_mutex = PTHREAD_MUTEX_INITIALIZER;
 static struct sigaction  nango_guard_before;
 
 
 int
 nango_guard_init(void)
 {
-    (void) pthread_once(&nango_guard_once, nango_guard_install);
+    int               rc;
+    struct sigaction  sa, before;
 
-    return nango_guard_rc;
-}
+    (void) pthread_mutex_lock(&nango_guard_mutex);
 
+    rc = (sigaction(SIGBUS, NULL, &before) == -1) ? errno : 0;
 
-static void
-nango_guard_install(void)
-{
-    struct sigaction  sa;
+    /* Somebody else may have taken it since. */
+
+    if (rc != 0
+        || ((before.sa_flags & SA_SIGINFO)
+            && before.sa_sigaction == nango_guard_signal))
+    {
+        (void) pthread_mutex_unlock(&nango_guard_mutex);
+        return rc;
+    }
+
+    nango_guard_before = before;
 
     sa.sa_sigaction = nango_guard_signal;
 
@@ -50,9 +56,13 @@ nango_guard_install(void)
 
     (void) sigemptyset(&sa.sa_mask);
 
-    if (sigaction(SIGBUS, &sa, &nango_guard_before) == -1) {
-        nango_guard_rc = errno;
+    if (sigaction(SIGBUS, &sa, NULL) == -1) {
+        rc = errno;
     }
+
+    (void) pthread_mutex_unlock(&nango_guard_mutex);
+
+    return rc;
 }
 
 

@@ -45,7 +45,7 @@ struct nango_guard_s {
 };
 
 
-/* Once in a process at least.  0 or errno. */
+/* Before it is relied upon, as often as one likes.  0 or errno. */
 int nango_guard_init(void);
 
 void nango_guard_begin(nango_guard_t *guard);

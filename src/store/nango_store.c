@@ -67,6 +67,12 @@ typedef struct {
     uint64_t              applied;
 } nango_store_look_t;
 
+typedef struct {
+    nango_store_t        *store;
+    nango_rc_e            rc;
+    nango_error_t         err;
+} nango_store_apart_t;
+
 
 static nango_rc_e nango_store_register(nango_store_t *store,
     nango_error_t *err);
@@ -91,6 +97,9 @@ static int nango_store_settle(MDB_env *env);
 static int nango_store_stat(const nango_store_t *store, const char *file,
     struct stat *sb);
 static uint64_t nango_store_ms(void);
+static nango_rc_e nango_store_prepare_apart(nango_store_t *store,
+    nango_error_t *err);
+static void *nango_store_prepare_thread(void *data);
 static nango_rc_e nango_store_prepare(nango_store_t *store,
     nango_error_t *err);
 static nango_rc_e nango_store_prepare_log(nango_store_t *store, MDB_txn *txn,
@@ -355,7 +364,7 @@ nango_store_attach(nango_store_t *store, nango_error_t *err)
     }
 
     if (rc == NANGO_OK) {
-        rc = nango_store_prepare(store, err);
+        rc = nango_store_prepare_apart(store, err);
     }
 
     if (rc == NANGO_OK) {
@@ -373,6 +382,7 @@ nango_store_attach(nango_store_t *store, nango_error_t *err)
     }
 
     store->generation++;
+    store->attached = 1;
 
     return NANGO_OK;
 }
@@ -387,6 +397,7 @@ nango_store_detach(nango_store_t *store)
     nango_reader_t  *reader;
 
     last = nango_store_old_last(store);
+    store->attached = 0;
 
     if (last > store->floor) {
         store->floor = last;
@@ -439,7 +450,9 @@ nango_store_old_last(nango_store_t *store)
     nango_guard_t       guard;
     volatile uint64_t   last;
 
-    if (store->log == NULL || store->generation == 0) {
+    /* LMDB takes no transaction of an environment that did not open. */
+
+    if (!store->attached) {
         return 0;
     }
 
@@ -818,6 +831,59 @@ nango_store_settle(MDB_env *env)
     free(buf);
 
     return rc;
+}
+
+
+/*
+ * On a thread of its own: after a fault it ends, and with it the writer's lock
+ * that it may have held, before anything is closed.
+ */
+
+static nango_rc_e
+nango_store_prepare_apart(nango_store_t *store, nango_error_t *err)
+{
+    int                   rc;
+    pthread_t             thread;
+    nango_store_apart_t   apart;
+
+    apart.store = store;
+    apart.rc = NANGO_OK;
+
+    rc = pthread_create(&thread, NULL, nango_store_prepare_thread, &apart);
+
+    if (rc != 0) {
+        return nango_store_error(store, err, rc, "pthread_create()", NULL);
+    }
+
+    (void) pthread_join(thread, NULL);
+
+    if (apart.rc != NANGO_OK && err != NULL) {
+        *err = apart.err;
+    }
+
+    return apart.rc;
+}
+
+
+static void *
+nango_store_prepare_thread(void *data)
+{
+    nango_store_apart_t *apart = data;
+
+    nango_guard_t  guard;
+
+    nango_guard_begin(&guard);
+
+    if (sigsetjmp(guard.jump, 0) == 0) {
+        apart->rc = nango_store_prepare(apart->store, &apart->err);
+
+    } else {
+        apart->rc = nango_store_fault(apart->store, &guard, -1, &apart->err);
+    }
+
+    nango_guard_end(&guard);
+
+    return NULL;
 }
 
 

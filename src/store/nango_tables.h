@@ -60,6 +60,7 @@ struct nango_store_s {
     /* Under the lock: what is open, log and state, data and lock file. */
     nango_store_file_t     files[2][2];
     uint64_t               generation;  /* of what is open */
+    int                    attached;    /* it is: both, and whole */
     uint64_t               floor;       /* what a log that was open had */
 
     /* Under the mutex: not before that time, in ms, and why. */

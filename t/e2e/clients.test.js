@@ -826,7 +826,7 @@ test('thousands of idle clients', {}, async (t) => {
 
 
 const HTTP2 = execFileSync('/bin/sh', ['-c', '"$0" -V 2>&1',
-    process.env.NGINX || '/usr/sbin/nginx'], { encoding: 'utf8' })
+    process.env.NANGO_NGINX || '/usr/sbin/nginx'], { encoding: 'utf8' })
     .includes('--with-http_v2_module');
 
 

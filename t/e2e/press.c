@@ -306,8 +306,8 @@ request(client_t *c, long n)
         if (part >= 0) {
             (void) send_all(c->fd, c->request, c->len * (size_t) part / 100);
 
-            /* Some before they are looked at, some later. */
-            (void) usleep((useconds_t) (n % 4) * 500);
+            /* Long enough to be seen, too short for an answer, mostly. */
+            (void) usleep(300 + (useconds_t) (n % 4) * 400);
 
             reset(c->fd);
             c->fd = -1;

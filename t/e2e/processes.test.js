@@ -520,6 +520,39 @@ test('a leader that is stopped', async (t) => {
 });
 
 
+test('clients that leave before a worker gets to them', async (t) => {
+    const sim = await slowNango(t, 1500);
+    const nginx = await running(t, {
+        http: `log_format status $status;\n${http(sim)}`,
+        server: `access_log @DIR@/status.log status;\n${SERVER}`,
+    });
+    const workers = nginx.workers();
+    const statuses = () => fs.readFileSync(path.join(nginx.dir, 'status.log'),
+        'latin1').split('\n').filter((status) => status);
+
+    workers.forEach((pid) => nginx.kill(pid, 'SIGSTOP'));
+
+    for (const pid of workers) {
+        await until('it to stop', () => state(pid) === 'T');
+    }
+
+    const gone = Array.from({ length: 20 }, (_, i) => begin(nginx, 'POST',
+        '/session', { 'X-User': `u${i}` }));
+
+    await sleep(200);
+    gone.forEach(({ client }, i) => client.close(i % 2 === 0));
+    workers.forEach((pid) => nginx.kill(pid, 'SIGCONT'));
+
+    /* Long before Nango answers, and nobody waits behind them. */
+
+    await until('them to be seen', () => statuses().length === 20, 1000);
+    assert.deepStrictEqual(new Set(statuses()), new Set(['499']));
+    assert.strictEqual((await once(nginx.port, 'POST', '/session',
+                                   { 'X-User': '42' })).status, 200);
+    assertCalm(nginx);
+});
+
+
 /* A worker that holds the log's writer lock, and the webhook it has taken. */
 async function stopped(t) {
     const stop = compile(t, 'stop.c', '-shared', '-fPIC', '-ldl');

@@ -14,21 +14,31 @@
 
 
 #define PAGE      4096
+#define FREE_ROOT   80          /* in a page that LMDB begins with */
 #define EVENTS    120
+#define EVENTS_ALL  1024
 #define RECORD    10000
 
+
+typedef struct {
+    int                   again;
+    size_t                known;        /* by sums, in their order */
+    size_t                n;
+    uint64_t              sums[EVENTS_ALL];
+} events_t;
 
 typedef struct {
     const char           *name;         /* below the directory */
     unsigned char        *data;
     size_t                len;          /* pages in use */
+    size_t                free;         /* where it lists the others */
     size_t                size;         /* of the file */
 } image_t;
 
 
 static image_t  images[2] = {
-    { "log/data.mdb", NULL, 0, 0 },
-    { "state/data.mdb", NULL, 0, 0 }
+    { "log/data.mdb", NULL, 0, 0, 0 },
+    { "state/data.mdb", NULL, 0, 0, 0 }
 };
 
 
@@ -120,6 +130,7 @@ images_make(void)
     int              fd;
     size_t           i;
     char             path[128];
+    uint64_t         root, txnid[2];
     unsigned         n;
     MDB_envinfo      info;
     struct stat      sb;
@@ -143,6 +154,7 @@ images_make(void)
     for (i = 0; i < 2; i++) {
         check(mdb_env_info(i ? store->state : store->log, &info) == 0);
         images[i].len = (info.me_last_pgno + 1) * PAGE;
+        txnid[i] = info.me_last_txnid;
     }
 
     store_close();
@@ -160,6 +172,9 @@ images_make(void)
               == (ssize_t) images[i].len);
 
         close(fd);
+
+        memcpy(&root, images[i].data + (txnid[i] & 1) * PAGE + FREE_ROOT, 8);
+        images[i].free = (root < images[i].len / PAGE) ? (size_t) root : 0;
     }
 }
 
@@ -186,7 +201,8 @@ images_store(nango_str_t *in, int fds[2])
     while (in->len) {
         b = take_byte(in);
         image = &images[b & 1];
-        page = take_byte(in) % (image->len / PAGE);
+        page = take_byte(in);
+        page = (page == 0xff) ? image->free : page % (image->len / PAGE);
         data = image->data + page * PAGE;
         node = take_byte(in);
 
@@ -196,9 +212,9 @@ images_store(nango_str_t *in, int fds[2])
             place = node % 20;
             break;
 
-        case 1:                             /* a node's head, or key */
+        case 1:                             /* a node, and its value */
             memcpy(&offset, data + 16 + (node >> 4) * 2, 2);
-            place = offset + (node & 15);
+            place = offset + (node & 15) * 2;
             break;
 
         case 2:                             /* a node's place */
@@ -225,17 +241,44 @@ images_store(nango_str_t *in, int fds[2])
 }
 
 
+/* Keeps a sum of each event, or compares it with the one from before. */
+
 static int
 scan_one(void *data, uint64_t sequence, const nango_record_t *rec)
 {
-    check(rec == NULL || nango_record_size(rec) != 0);
+    size_t      i;
+    uint64_t    sum;
+    events_t   *e = data;
 
-    return --*(int *) data == 0;
+    sum = sequence;
+
+    for (i = 0; rec != NULL && i < rec->body.len; i++) {
+        sum = sum * 31 + rec->body.data[i];
+    }
+
+    if (rec != NULL) {
+        check(nango_record_size(rec) != 0);
+        sum = sum * 31 + rec->received_at;
+    }
+
+    if (e->again && e->n < e->known) {
+        check(e->sums[e->n] == sum);
+
+    } else if (e->n < EVENTS_ALL) {
+        e->sums[e->n] = sum;
+    }
+
+    return ++e->n == EVENTS_ALL;
 }
 
 
+/*
+ * What was there when the store was opened stays, whatever is written then: no
+ * page of it may have been taken for a free one.
+ */
+
 static void
-read_all(void)
+read_all(events_t *events)
 {
     int                  i, n, rc;
     uint64_t             first, last;
@@ -245,8 +288,19 @@ read_all(void)
     unsigned char        key[NANGO_KEY_LEN];
     nango_connection_t   c;
 
-    n = 10 * EVENTS;
-    (void) nango_log_scan(store, 0, scan_one, &n, &failure);
+    events->n = 0;
+
+    rc = nango_log_scan(store, 0, scan_one, events, &failure);
+    check(rc >= -1 && rc <= 1);
+
+    if (!events->again) {
+        events->known = events->n;
+        events->again = 1;
+
+    } else if (rc != -1) {
+        check(events->n >= events->known);
+    }
+
     (void) nango_log_bounds(store, &first, &last, &failure);
 
     if (nango_reader_begin(reader, &failure) != NANGO_OK) {
@@ -312,9 +366,11 @@ work(void *data)
 {
     nango_rc_e              rc;
     nango_writer_t         *writer;
+    static events_t         events;
     nango_store_options_t   options;
 
     memset(&options, 0, sizeof(options));
+    memset(&events, 0, sizeof(events));
 
     options.path = directory;
     options.size = SIZE;
@@ -332,7 +388,7 @@ work(void *data)
     writer = nango_writer_create(store, 120000);
     check(reader != NULL && writer != NULL);
 
-    read_all();
+    read_all(&events);
     again(NANGO_OK);
 
     again(fold(7));
@@ -340,7 +396,7 @@ work(void *data)
     again(commit(writer, EVENTS + 10));
     again(fold(0));
 
-    read_all();
+    read_all(&events);
 
     nango_writer_free(writer);
     store_close();

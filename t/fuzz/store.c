@@ -4,8 +4,9 @@
  * The store beside a plain model of it.  Bytes are operations: events of a few
  * environments, integrations, connections and owners are committed, folded and
  * asked for; writes and commits fail; the store is closed, recovered, and loses
- * its log or its state in between.  The model keeps everything in arrays and looks through all of
- * them; what an event does is the table of docs/internals.md, written again.
+ * its log or its state in between.  The model keeps everything in arrays and
+ * looks through all of them; what an event does is the table of
+ * docs/internals.md, written again.
  */
 
 
@@ -14,6 +15,7 @@
 
 #define EVENTS       512
 #define OPENED       2
+#define CHAIN        64         /* NANGO_SEEN_CHAIN */
 #define REMEMBER     UINT64_C(120000)
 
 /* Less than half of how much older than its neighbours an event may be. */
@@ -130,15 +132,23 @@ which_connection(unsigned environment, unsigned integration,
 }
 
 
+/* Some are alike where the writer's table looks. */
+
+static unsigned
+hash(unsigned hmac)
+{
+    return hmac & 3;
+}
+
+
 static void
 hmac_make(unsigned char hmac[NANGO_HMAC_LEN], unsigned n)
 {
     memset(hmac, 0, NANGO_HMAC_LEN);
 
-    /* some are alike where a hash would look */
+    hmac[0] = (unsigned char) hash(n);
 
     if (n != 0) {
-        hmac[0] = (unsigned char) (n & 3);
         hmac[NANGO_HMAC_LEN - 1] = (unsigned char) n;
     }
 }
@@ -253,32 +263,44 @@ job_make(const event_t *e, uint64_t dedupe)
 }
 
 
-/* The first event that a job repeats, 0: none. */
+/*
+ * The first event that a job repeats, 0: none.  Among so many of one hash as
+ * are looked at, that is: more of them come only where nobody compared.
+ */
 
 static uint64_t
 model_duplicate(const event_t *e, uint64_t dedupe)
 {
-    size_t    i;
-    uint64_t  apart;
+    size_t    i, n;
+    uint64_t  apart, found;
     event_t  *other;
 
     if (dedupe == 0 || !nango_type_dedupes(e->type)) {
         return 0;
     }
 
-    for (i = 0; i < m.n; i++) {
+    found = 0;
+
+    for (i = m.n, n = 0; i-- > 0 && n < CHAIN; /* void */ ) {
         other = &m.events[i];
+
+        if (!other->understood || !nango_type_dedupes(other->type)
+            || hash(other->hmac) != hash(e->hmac))
+        {
+            continue;
+        }
+
+        n++;
         apart = (e->at > other->at) ? e->at - other->at : other->at - e->at;
 
-        if (other->understood && nango_type_dedupes(other->type)
-            && other->environment == e->environment && other->hmac == e->hmac
+        if (other->environment == e->environment && other->hmac == e->hmac
             && apart <= dedupe)
         {
-            return other->sequence;
+            found = other->sequence;
         }
     }
 
-    return 0;
+    return found;
 }
 
 

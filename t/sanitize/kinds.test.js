@@ -1,7 +1,8 @@
 /*
  * One request of each kind, a large body, a reload, the same again, and a
  * graceful end, on an nginx that shows faults: small enough for valgrind.
- * What it has to report is for t/sanitize/run to find.
+ * With NANGO_RELOADS, that many reloads under load besides.  What nginx has to
+ * report is for t/sanitize/run to find.
  */
 
 'use strict';
@@ -164,5 +165,83 @@ test('each kind of request before and after a reload', { timeout: 5 * PATIENCE }
     await sleep(300);
     assert.ok(await nginx.stop(PATIENCE), 'nginx does not end');
     assert.strictEqual((await late).status, 200);
+    assert.deepStrictEqual(nginx.lines('emerg', 'alert', 'crit'), []);
+});
+
+
+/* Asks without a pause until told to stop; says how often it was answered. */
+async function ask(nginx, name, load) {
+    let client = new Client(nginx.port);
+    let answered = 0;
+
+    for (let n = 0; !load.over; n++) {
+        const body = event(`${name}-${n % 50}`, n % 20 ? 0 : LARGE, { n });
+        const user = { 'X-User': 'ann', 'Content-Type': 'application/json' };
+
+        const requests = [
+            ['POST', '/webhook', { 'X-Nango-Hmac-Sha256': hmac(body, KEY) },
+             body],
+            ['GET', '/connections?limit=10', user],
+            ['POST', '/session', user, ''],
+        ];
+
+        for (const request of requests) {
+            try {
+                const { status } = await client.request(...request);
+
+                assert.strictEqual(status, 200, request[1]);
+                answered++;
+
+            } catch (err) {
+                /* The connection of a worker that ends. */
+                if (!err.cut) {
+                    throw err;
+                }
+
+                client.close();
+                client = new Client(nginx.port);
+            }
+        }
+    }
+
+    client.close();
+
+    return answered;
+}
+
+
+test('reloads under load', {
+    timeout: 5 * PATIENCE, skip: !process.env.NANGO_RELOADS && 'not asked for',
+}, async (t) => {
+    const sim = await createNango({
+        settings: { rate_limit: 1000000 },
+    }).listen();
+
+    t.after(() => sim.close());
+
+    const nginx = await create(t, { http: http(sim), server: SERVER });
+
+    await nginx.start();
+
+    const load = { over: false };
+    const clients = ['a', 'b', 'c', 'd'].map((name) => ask(nginx, name, load));
+
+    for (let i = 0; i < Number(process.env.NANGO_RELOADS); i++) {
+        const old = nginx.workers();
+
+        await sleep(500);
+        nginx.kill(nginx.master, 'SIGHUP');
+        await until('new workers', () => nginx.workers().filter(
+            (pid) => !old.includes(pid)).length === 2, PATIENCE);
+    }
+
+    await sleep(500);
+    load.over = true;
+
+    const answered = await Promise.all(clients);
+
+    t.diagnostic(`${answered} answered`);
+    assert.ok(answered.every((n) => n > 0));
+    assert.ok(await nginx.stop(PATIENCE), 'nginx does not end');
     assert.deepStrictEqual(nginx.lines('emerg', 'alert', 'crit'), []);
 });

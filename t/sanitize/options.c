@@ -191,5 +191,16 @@ __tsan_default_suppressions(void)
 
         /* a pool's threads are not joined: a variable says that they ended */
         "race_top:ngx_thread_pool_exit_handler\n"
-        "race:ngx_thread_pool_destroy\n";
+        "race:ngx_thread_pool_destroy\n"
+
+        /*
+         * Threads log beside the event loop: the time is published without
+         * a lock, and a pool's threads, not joined, have read from the log
+         * that is freed at exit.
+         */
+        "race_top:ngx_time_update\n"
+        "race:ngx_log_error_core\n"
+
+        /* glibc frees what is local to a thread under a lock of its own */
+        "race:dl_deallocate_tls\n";
 }

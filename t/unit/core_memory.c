@@ -3,10 +3,10 @@
  *
  * Each allocation fails once, of ours, of jansson's and of libcrypto's: what
  * is called must say so, and leave nothing behind and nothing in OpenSSL's
- * error queue.  Leaks are seen under BUILD=sanitize and valgrind.
+ * error queue.
  */
 
-#include "core_test.h"
+#include "memory_fault.h"
 
 #include "nango_api.h"
 #include "nango_event.h"
@@ -14,102 +14,46 @@
 #include "nango_json.h"
 #include "nango_signature.h"
 
-#include <openssl/crypto.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
 
 
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t n, size_t size);
-
-
-static long  countdown = -1;
+static int  (*once)(void);
 
 
 static int
-refused(void)
+run_once(void *data)
 {
-    if (countdown < 0) {
-        return 0;
-    }
-
-    return countdown-- == 0;
-}
-
-
-void *
-__wrap_malloc(size_t size)
-{
-    return refused() ? NULL : __real_malloc(size);
-}
-
-
-void *
-__wrap_calloc(size_t n, size_t size)
-{
-    return refused() ? NULL : __real_calloc(n, size);
-}
-
-
-static void *
-json_memory(size_t size)
-{
-    return refused() ? NULL : __real_malloc(size);
-}
-
-
-static void *
-crypto_memory(size_t size, const char *file, int line)
-{
-    return refused() ? NULL : __real_malloc(size);
-}
-
-
-static void *
-crypto_resize(void *p, size_t size, const char *file, int line)
-{
-    return refused() ? NULL : realloc(p, size);
+    return once();
 }
 
 
 static void
-crypto_free(void *p, const char *file, int line)
+nothing_queued(void *data, int good)
 {
-    free(p);
+    assert_int_equal(ERR_peek_error(), 0);
 }
 
 
 /*
- * Runs f with the first allocation failing, then the second, and so on, until
- * none did.  f returns 1 if it succeeded and 0 if it failed as documented.
+ * f returns 1 if it succeeded and 0 if it failed as documented; it leaves
+ * nothing behind.
  */
 
 static void
 fail_each(int (*f)(void), int may_do_without)
 {
-    int   good;
-    long  i;
+    memory_test_t  test;
 
-    for (i = 0; i < 10000; i++) {
+    memset(&test, 0, sizeof(test));
 
-        countdown = i;
-        good = f();
+    test.run = run_once;
+    test.after = nothing_queued;
+    test.may_do_without = may_do_without;
 
-        if (countdown >= 0) {
-            countdown = -1;
-            assert_true(good);
-            assert_true(i > 0);
-            return;
-        }
+    once = f;
 
-        if (!may_do_without) {
-            assert_false(good);
-        }
-
-        assert_int_equal(ERR_peek_error(), 0);
-    }
-
-    fail();
+    assert_true(memory_fail_each(&test) > 0);
 }
 
 
@@ -167,10 +111,9 @@ event_takes_one_allocation(void **state)
 {
     nango_event_t  ev;
 
-    countdown = 1;
+    atomic_store(&memory_countdown, 1);
     assert_int_equal(nango_event_parse(&ev, S(EVENT)), 0);
-    assert_int_equal(countdown, 0);
-    countdown = -1;
+    assert_int_equal(atomic_exchange(&memory_countdown, -1), 0);
     nango_event_free(&ev);
 }
 
@@ -180,11 +123,10 @@ event_without_meaning_takes_none(void **state)
 {
     nango_event_t  ev;
 
-    countdown = 0;
+    atomic_store(&memory_countdown, 0);
     assert_int_equal(nango_event_parse(&ev, S("null")), 0);
     assert_int_equal(nango_event_parse(&ev, S("{\"a\":\"b\"}")), 0);
-    assert_int_equal(countdown, 0);
-    countdown = -1;
+    assert_int_equal(atomic_exchange(&memory_countdown, -1), 0);
 }
 
 
@@ -247,6 +189,40 @@ body_once(void)
     free(body);
 
     return 1;
+}
+
+
+static int
+reconnect_once(void)
+{
+    char             *body;
+    size_t            len;
+    const char       *error;
+    nango_session_t   s;
+
+    memset(&s, 0, sizeof(s));
+    s.connection_id = S("c");
+    s.integration_id = S("github");
+
+    body = nango_session_body(&s, &len, &error);
+
+    if (body == NULL) {
+        assert_null(error);
+        return 0;
+    }
+
+    assert_str(nango_str(body, len), "{\"connection_id\":\"c\","
+               "\"integration_id\":\"github\",\"tags\":{}}");
+    free(body);
+
+    return 1;
+}
+
+
+static void
+reconnect_body_fails_cleanly(void **state)
+{
+    fail_each(reconnect_once, 0);
 }
 
 
@@ -539,6 +515,44 @@ verify_fails_cleanly(void **state)
 
 
 static int
+pieces_once(void)
+{
+    int              rc;
+    nango_verify_t  *v;
+
+    v = nango_verify_start(shared);
+
+    if (v == NULL) {
+        return 0;
+    }
+
+    if (nango_verify_update(v, "bo", 2) != 0
+        || nango_verify_update(v, "dy", 2) != 0)
+    {
+        nango_verify_abort(v);
+        return 0;
+    }
+
+    rc = nango_verify_finish(v, mac);
+    assert_int_not_equal(rc, 0);
+
+    return rc == 1;
+}
+
+
+static void
+verify_in_pieces_fails_cleanly(void **state)
+{
+    shared = nango_keys_create();
+    assert_int_equal(nango_keys_add(shared, S("other")), 0);
+    assert_int_equal(nango_sign(shared, S("body"), mac), 0);
+    assert_int_equal(nango_keys_add(shared, S("key")), 0);
+    fail_each(pieces_once, 0);
+    nango_keys_free(shared);
+}
+
+
+static int
 sign_once(void)
 {
     return nango_sign(shared, S("body"), mac) == 0;
@@ -564,12 +578,14 @@ main(void)
         unit(hash_fails_cleanly),
         unit(keys_fail_cleanly),
         unit(verify_fails_cleanly),
+        unit(verify_in_pieces_fails_cleanly),
         unit(sign_fails_cleanly),
         unit(event_parse_fails_cleanly),
         unit(event_head_fails_cleanly),
         unit(event_takes_one_allocation),
         unit(event_without_meaning_takes_none),
         unit(session_body_fails_cleanly),
+        unit(reconnect_body_fails_cleanly),
         unit(session_reply_fails_cleanly),
         unit(session_answer_fails_cleanly),
         unit(session_wish_fails_cleanly),
@@ -578,14 +594,6 @@ main(void)
         unit(event_body_fails_cleanly),
         unit(json_load_fails_cleanly)
     };
-
-    if (CRYPTO_set_mem_functions(crypto_memory, crypto_resize, crypto_free)
-        != 1)
-    {
-        return 1;
-    }
-
-    json_set_alloc_funcs(json_memory, free);
 
     /* libcrypto 3.0 itself does not survive a failure in its first fetch */
 

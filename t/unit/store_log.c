@@ -993,6 +993,102 @@ a_store_that_cannot_be_opened_again_stays_closed(void **state)
 
 
 static void
+nothing_is_written_before_the_first_pages_are_synced(void **state)
+{
+    nango_store_t   *store;
+    nango_writer_t  *w;
+
+    store = store_open();
+    w = writer_of(store);
+    commit(w, webhook(1, 0), STORED);
+
+    /* now the disk may have a newer meta page than the memory */
+
+    atomic_store(&fault_meta, EIO);
+    commit(w, webhook(2, 0), FAILED);
+
+    atomic_store(&fault_sync, EIO);
+    assert_int_equal(nango_store_recover(store, &failure), NANGO_EIO);
+    assert_int_equal(atomic_exchange(&fault_sync, 0), 0);
+    commit(w, webhook(2, 0), FAILED);
+
+    store->retry_at = 0;
+
+    assert_ok(nango_store_recover(store, &failure));
+    assert_sequence(commit(w, webhook(2, 0), STORED), 2);
+
+    nango_writer_free(w);
+    nango_store_close(store);
+}
+
+
+static void
+a_log_that_is_gone_is_not_written_to(void **state)
+{
+    nango_store_t   *store;
+    nango_writer_t  *w;
+
+    store = store_open();
+    w = writer_of(store);
+    commit(w, webhook(1, 0), STORED);
+    assert_ok(nango_store_look_after(store, &failure));
+
+    rename_below("log", "gone");
+    commit(w, webhook(2, 0), FAILED);
+    assert_int_equal(failure.code, NANGO_EBROKEN);
+    assert_int_equal(nango_store_look_after(store, &failure), NANGO_EBROKEN);
+
+    /* its sequences are not given out again, and its events no duplicates */
+
+    assert_ok(nango_store_recover(store, &failure));
+    assert_sequence(commit(w, webhook(1, 0), STORED), 2);
+    assert_ok(nango_store_look_after(store, &failure));
+
+    nango_writer_free(w);
+    nango_store_close(store);
+}
+
+
+static void
+a_file_that_is_cut_is_an_error(void **state)
+{
+    char             path[PATH_MAX + 64];
+    nango_store_t   *store;
+    nango_reader_t  *reader;
+    nango_writer_t  *w;
+
+    store = store_open();
+    w = writer_of(store);
+    commit(w, webhook(1, 0), STORED);
+
+    reader = snapshot(store);
+    nango_reader_end(reader);
+
+    snprintf(path, sizeof(path), "%s/state/data.mdb", directory);
+    assert_int_equal(truncate(path, 8192), 0);
+
+    assert_int_equal(nango_reader_begin(reader, &failure), NANGO_EBROKEN);
+    assert_true(nango_store_needs_recovery(store));
+    assert_int_equal(nango_store_recover(store, &failure), NANGO_EDAMAGED);
+    commit(w, webhook(2, 0), FAILED);
+
+    /* without it there is a new one */
+
+    store->retry_at = 0;
+    remove_below("state");
+
+    assert_ok(nango_store_recover(store, &failure));
+    assert_ok(nango_reader_begin(reader, &failure));
+    nango_reader_end(reader);
+    commit(w, webhook(2, 0), STORED);
+
+    nango_reader_free(reader);
+    nango_writer_free(w);
+    nango_store_close(store);
+}
+
+
+static void
 a_log_of_its_size_is_full(void **state)
 {
     int              i;
@@ -1449,6 +1545,9 @@ main(void)
         store_unit(a_repeat_is_a_duplicate),
         store_unit(a_repeat_in_the_same_batch_is_a_duplicate),
         store_unit(a_batch_of_duplicates_writes_nothing),
+        store_unit(nothing_is_written_before_the_first_pages_are_synced),
+        store_unit(a_log_that_is_gone_is_not_written_to),
+        store_unit(a_file_that_is_cut_is_an_error),
         store_unit(the_window_ends),
         store_unit(each_job_has_its_own_window),
         store_unit(a_clock_that_is_set_back_loses_no_webhook),

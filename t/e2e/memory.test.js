@@ -1,0 +1,577 @@
+/*
+ * No memory: each allocation of the worker fails in turn, of the event loop
+ * and of all threads, for a request of each kind.  Whoever is answered is told
+ * the truth, whoever cannot be answered is cut off, and the next request goes
+ * well.  Then the same while nginx starts, reads its configuration, reloads;
+ * and with descriptors and threads.
+ */
+
+'use strict';
+
+const assert = require('node:assert');
+const { spawnSync } = require('node:child_process');
+const fs = require('node:fs');
+const http = require('node:http');
+const path = require('node:path');
+const nodeTest = require('node:test');
+
+const { hmac, once } = require('./client');
+const { KEY, bodies, creation, settings } = require('./edge');
+const { create, sleep, until } = require('./nginx');
+const { Starve, DESCRIPTORS, THREADS, AT_CONF, AT_CURL } = require('./starve');
+
+const LONG = Boolean(process.env.NANGO_LONG);
+const NGINX = process.env.NGINX || '/usr/sbin/nginx';
+
+/* Pools so small that nearly each piece of memory is one of its own. */
+const TINY = `
+    connection_pool_size 112;
+    request_pool_size    112;
+    large_client_header_buffers 4 1k;
+`;
+
+
+/* None may hang: what waits for ever is a failure. */
+function test(name, fn) {
+    return nodeTest(name, { timeout: LONG ? 3600000 : 400000 }, fn);
+}
+
+
+function send(nginx, request) {
+    const { method, url, headers, body } = request;
+
+    return once(nginx.port, method || 'GET', url, headers, body)
+        .catch((err) => {
+            if (!err.cut) {
+                throw err;
+            }
+
+            return { status: 0, received: err.received };
+        });
+}
+
+
+function webhook(size, key, tags) {
+    let n = 0;
+
+    return () => {
+        const body = creation(`${size}-${++n}`, size, tags && { tags });
+
+        return { method: 'POST', url: '/webhook', body,
+                 headers: { 'X-Nango-Hmac-Sha256': hmac(body, key || KEY) } };
+    };
+}
+
+
+function session(user, more) {
+    return () => ({
+        method: 'POST', url: '/session', headers: { 'X-User': user }, ...more,
+    });
+}
+
+
+function list(query, user) {
+    return () => ({ url: `/connections${query}`,
+                    headers: { 'X-User': user || 'few' } });
+}
+
+
+/*
+ * What is asked, and what is answered where nothing fails.  What does not say
+ * that it changes is the same each time.
+ */
+const KINDS = {
+    'a webhook': { ask: webhook(0), status: 200, stored: true },
+    'a webhook in a buffer of its own': { ask: webhook(100000), status: 200,
+                                          stored: true },
+    'a webhook in a file': { ask: webhook(200000), status: 200, stored: true },
+    'a duplicate': {
+        ask: () => webhook(0)(),
+        status: 200,
+        first: true,
+        same: (json) => json.duplicate,
+    },
+    'a forged webhook': { ask: webhook(0, 'other'), status: 401 },
+    'a forged webhook in a file': { ask: webhook(200000, 'other'),
+                                    status: 401 },
+    'a webhook without a signature': {
+        ask: () => ({ method: 'POST', url: '/webhook', body: '{}' }),
+        status: 401,
+    },
+    /* 502: libcurl says the same of headers that are too long. */
+
+    'a session': { ask: session('somebody'), status: 200, else: [502],
+                   same: (json) => json },
+    'a session for some integrations': {
+        ask: session('somebody', {
+            headers: { 'X-User': 'somebody',
+                       'Content-Type': 'application/json' },
+            url: '/session-tags',
+            body: '{"integrations":["github","slack"]}',
+        }),
+        status: 200,
+        else: [502],
+        same: (json) => json,
+    },
+    'a session that is used again': {
+        ask: session('again', { url: '/session-reuse' }),
+        status: 200,
+        first: true,
+        same: (json) => json,
+    },
+    'a session that Nango refuses': { ask: session('refuse'), status: 502 },
+    'a session without an owner': { ask: session(''), status: 401 },
+    'a session for an integration that is not allowed': {
+        ask: session('somebody', {
+            headers: { 'X-User': 'somebody',
+                       'Content-Type': 'application/json' },
+            url: '/session-tags',
+            body: '{"integrations":["other"]}',
+        }),
+        status: 403,
+    },
+    'a list': { ask: list(''), status: 200, first: true,
+                same: (json) => [json.connections, json.next] },
+    'a page of a list': { ask: list('?limit=1&since=1'), status: 200,
+                          same: (json) => [json.connections, json.next] },
+    'an empty list': { ask: list('', 'nobody'), status: 200,
+                       same: (json) => [json.connections, json.next] },
+    'an unknown connection': { ask: list(`?id=${'0'.repeat(32)}`),
+                               status: 404 },
+    'a list with a wrong limit': { ask: list('?limit=x'), status: 400 },
+    'oauth/callback': {
+        ask: () => ({ url: '/oauth/callback?code=1&state=2' }),
+        status: 308,
+        same: (json, headers) => headers.location,
+    },
+    'a webhook by GET': { ask: () => ({ url: '/webhook' }), status: 405 },
+    'a list by POST': {
+        ask: () => ({ method: 'POST', url: '/connections', body: 'x' }),
+        status: 405,
+    },
+    'an origin that is denied': {
+        ask: session('somebody', {
+            headers: { 'X-User': 'somebody', Origin: 'https://evil.example' },
+        }),
+        status: 403,
+    },
+};
+
+
+/* Resolves to its port. */
+async function nango(t) {
+    const server = http.createServer((req, res) => {
+        const parts = [];
+
+        req.on('data', (part) => parts.push(part));
+        req.on('end', () => {
+            const refused = Buffer.concat(parts).includes('"refuse"');
+
+            res.writeHead(refused ? 401 : 201,
+                          { 'Content-Type': 'application/json' });
+            res.end(JSON.stringify(refused ? {
+                error: { code: 'unknown', message: 'no such key' },
+            } : { data: {
+                token: `nango_connect_session_${'ab'.repeat(32)}`,
+                connect_link: 'https://connect.example.com/?session_token=x',
+                expires_at: '2030-01-01T00:00:00.000Z',
+            } }));
+        });
+    });
+
+    await new Promise((resolve) => {
+        server.listen(0, '127.0.0.1', resolve);
+    });
+
+    t.after(() => {
+        server.close();
+        server.closeAllConnections();
+    });
+
+    return server.address().port;
+}
+
+
+async function start(t, more) {
+    const api = await nango(t);
+    const starve = new Starve(t);
+    const options = settings(api, {
+        http: TINY + (more && more.http || ''),
+        server: `
+    location = /session-tags {
+        nango_owner         end_user_id $http_x_user;
+        nango_tag           plan $arg_plan;
+        nango_integrations  github slack;
+        nango_session_reuse off;
+        nango_session prod;
+    }
+    location = /session-reuse {
+        nango_owner         end_user_id $http_x_user;
+        nango_session_reuse 20m;
+        nango_session prod;
+    }
+    location = /oauth/callback { nango_oauth_callback prod; }`,
+    });
+
+    /* OpenSSL keeps what it knows of errors for each thread. */
+
+    return { starve, options: {
+        ...options,
+        main: `${options.main} thread_pool default threads=1;`,
+        workers: 1,
+    } };
+}
+
+
+async function starving(t) {
+    const { starve, options } = await start(t);
+    const nginx = await create(t, options);
+
+    nginx.configure({ server: options.server.replace(/@PORT@/g, nginx.port) });
+    await nginx.start(starve.env);
+    await until('the worker', () => nginx.workers().length === 1);
+
+    starve.of(nginx.workers()[0]);
+
+    return { nginx, starve };
+}
+
+
+/* Since the answer comes before the fold, and has allocations as well. */
+async function settle(nginx) {
+    const seen = async () => {
+        const { json } = await send(nginx, list('?limit=1')());
+
+        return json && json.sequence;
+    };
+
+    for (let before; ; await sleep(10)) {
+        const now = await seen();
+
+        if (now !== undefined && now === before) {
+            return;
+        }
+
+        before = now;
+    }
+}
+
+
+/* Blocks that the worker has while nobody asks for anything. */
+async function quiet(starve) {
+    const seen = [];
+
+    for (let i = 0; i < 8; i++) {
+        await sleep(10);
+        seen.push(starve.live);
+    }
+
+    return Math.min(...seen);
+}
+
+
+async function good(nginx, kind, request) {
+    const answer = await send(nginx, request);
+
+    assert.strictEqual(answer.status, kind.status, answer.text);
+
+    return answer;
+}
+
+
+/* Every n-th one fails, or all from there on. */
+async function series(nginx, starve, kind, acknowledged, on) {
+    const statuses = {};
+    let first;
+    let n = 0;
+
+    if (kind.first) {
+        first = kind.ask();
+        await good(nginx, kind, first);
+        await settle(nginx);
+    }
+
+    const model = kind.same && await good(nginx, kind, first || kind.ask());
+
+    for (;; n++) {
+        const request = first || kind.ask();
+
+        starve.arm(n, { on });
+
+        const answer = await send(nginx, request);
+
+        if (kind.stored && answer.status === 200 && !on) {
+            await sleep(2);
+        }
+
+        const refused = starve.feed();
+
+        statuses[answer.status] = (statuses[answer.status] || 0) + 1;
+
+        if (answer.status === kind.status) {
+
+            if (kind.same) {
+                assert.deepStrictEqual(kind.same(answer.json, answer.headers),
+                                       kind.same(model.json, model.headers),
+                                       `allocation ${n}`);
+            }
+
+            if (kind.stored) {
+                acknowledged.set(answer.json.sequence, request.body);
+            }
+
+        } else if (answer.status === 0) {
+            assert.ok(refused, `allocation ${n}: cut for nothing`);
+
+        } else {
+            assert.ok([500, 503, ...kind.else || []].includes(answer.status),
+                      `allocation ${n}: ${answer.status} ${answer.text}`);
+            assert.ok(refused, `allocation ${n}: ${answer.text} for nothing`);
+        }
+
+        if (!refused) {
+            assert.strictEqual(answer.status, kind.status);
+            return [n, JSON.stringify(statuses)];
+        }
+
+        /* The store may have to be opened again first. */
+
+        await until(`allocation ${n} to be over`, async () => {
+            const next = kind.stored ? kind.ask() : first || kind.ask();
+            const { status, json } = await send(nginx, next);
+
+            if (kind.stored && status === 200) {
+                acknowledged.set(json.sequence, next.body);
+            }
+
+            return status === kind.status;
+        });
+    }
+}
+
+
+async function calm(nginx, workers) {
+    assert.deepStrictEqual(nginx.workers(), workers);
+    assert.strictEqual((await send(nginx, { url: '/plain' })).status, 200);
+
+    /* A worker that was killed by a signal, or gave up. */
+    assert.doesNotMatch(nginx.log(), /exited (on signal|with (fatal )?code)/);
+}
+
+
+test('each allocation fails once, for each kind of request', async (t) => {
+    const read = bodies(t);
+    const { nginx, starve } = await starving(t);
+    const workers = nginx.workers();
+    const acknowledged = new Map();
+
+    for (let i = 0; i < 3; i++) {
+        const request = webhook(300 + i, KEY, { end_user_id: 'few' })();
+
+        await good(nginx, KINDS['a webhook'], request);
+    }
+
+    for (const [name, kind] of Object.entries(KINDS)) {
+        const live = [];
+        const said = [];
+
+        /*
+         * The first time fills caches.  What is stored makes LMDB remember a
+         * page now and then; all others leave nothing, however often.
+         */
+
+        do {
+            said.push(await series(nginx, starve, kind, acknowledged));
+            await settle(nginx);
+            live.push(await quiet(starve));
+            assert.ok(live.length < 5, `${name}: ${live} blocks`);
+        } while (live.length < 2
+                 || live.at(-1) - live.at(-2) > (kind.stored ? 8 : 0));
+
+        await calm(nginx, workers);
+        t.diagnostic(`${name}: ${said.at(-1)}`);
+    }
+
+    if (LONG) {
+        for (const kind of Object.values(KINDS)) {
+            await series(nginx, starve, kind, acknowledged, true);
+            await calm(nginx, workers);
+        }
+    }
+
+    const events = new Map(read(nginx).map((event) => [event.sequence,
+                                                       event.bytes]));
+
+    assert.ok(acknowledged.size > 100);
+
+    for (const [sequence, body] of acknowledged) {
+        assert.ok(events.has(sequence), `${sequence} was acknowledged`);
+        assert.ok(events.get(sequence).equals(body));
+    }
+
+    assert.ok(await nginx.stop());
+});
+
+
+/*
+ * From where our part of a worker's start begins: whatever is refused to it,
+ * the others' sites are there, and so is the store as soon as it can be.
+ */
+async function starts(t, what, step, most) {
+    const { starve, options } = await start(t);
+    const nginx = await create(t, options);
+    let n = 0;
+    let unstarted = 0;
+
+    for (; n < most; n += step) {
+        nginx.configure({});
+        starve.of(-1);
+        starve.arm(n, { what, from: AT_CURL });
+
+        await nginx.start(starve.env);
+
+        const plain = await send(nginx, { url: '/plain' });
+        const ready = async () => {
+            const { status } = await send(nginx, KINDS['a webhook'].ask());
+
+            assert.ok([0, 200, 503].includes(status), `${what} ${n}`);
+
+            return status === 200;
+        };
+
+        assert.ok(plain.status === 200 || starve.get(2), `${what} ${n}`);
+        assert.strictEqual((await send(nginx, { url: '/plain' })).status, 200);
+
+        await ready();
+
+        const refused = starve.feed();
+
+        /* A worker without its thread says so, and answers 503. */
+
+        if (/could not be started in this worker|nothing can be/
+            .test(nginx.log()))
+        {
+            unstarted++;
+            assert.strictEqual(await ready(), /nothing can be/
+                .test(nginx.log()));
+            assert.strictEqual((await send(nginx, { url: '/plain' })).status,
+                               200);
+
+        } else {
+            await until(`the store, ${what} ${n}`, ready);
+        }
+
+        assert.doesNotMatch(nginx.log(),
+                            /exited (on signal|with (fatal )?code)/);
+        assert.ok(await nginx.stop());
+        fs.truncateSync(path.join(nginx.dir, 'error.log'));
+
+        if (!refused) {
+            break;
+        }
+    }
+
+    t.diagnostic(`${n}, ${unstarted} of them without a store or Nango`);
+
+    return n;
+}
+
+
+test('a worker starts without descriptors', async (t) => {
+    assert.ok(await starts(t, DESCRIPTORS, 1, 100) > 3);
+});
+
+
+test('a worker starts without threads', async (t) => {
+    assert.ok(await starts(t, THREADS, 1, 100) >= 1);
+});
+
+
+test('a worker starts without memory', async (t) => {
+    assert.ok(await starts(t, 0, LONG ? 1 : 41, 4000) > 10);
+});
+
+
+/* A clean error, or none where it could be done without. */
+test('a configuration is read without memory', async (t) => {
+    const { starve, options } = await start(t);
+    const nginx = await create(t, options);
+    let failed = 0;
+    let n = 0;
+
+    for (; n < 20000; n += LONG ? 1 : 37) {
+        starve.of(0);
+        starve.arm(n, { from: AT_CONF });
+
+        const { status, signal, stderr } = spawnSync(NGINX, ['-t', '-p',
+            nginx.dir, '-c', `${nginx.dir}/nginx.conf`, '-e',
+            `${nginx.dir}/error.log`], {
+            env: { ...process.env, ...starve.env }, encoding: 'utf8',
+        });
+
+        const refused = starve.feed();
+
+        assert.strictEqual(signal, null, `allocation ${n}: ${stderr}`);
+        assert.ok([0, 1].includes(status), `allocation ${n}: ${status}`);
+
+        if (status === 1) {
+            failed++;
+            assert.ok(refused, stderr);
+            assert.match(stderr, /test failed|emerg|alert/);
+        }
+
+        if (!refused) {
+            assert.strictEqual(status, 0, stderr);
+            break;
+        }
+    }
+
+    t.diagnostic(`${n}, ${failed} of them failed`);
+    assert.ok(failed > 5);
+});
+
+
+test('a reload without memory leaves the old workers', async (t) => {
+    const { nginx, starve } = await starving(t);
+    const ask = KINDS['a webhook'];
+    let kept = 0;
+    let n = 0;
+
+    for (; n < 20000; n += LONG ? 1 : 3) {
+        const [old] = nginx.workers();
+        const before = nginx.log().length;
+
+        starve.of(nginx.master);
+        starve.arm(n);
+
+        nginx.kill(nginx.master, 'SIGHUP');
+
+        /* Either way it says what came of it. */
+
+        const lines = () => nginx.log().slice(before);
+
+        await until(`reload ${n}`, () => /\[emerg\]|start worker process /
+            .test(lines()));
+
+        const refused = starve.feed();
+
+        if (/start worker process /.test(lines())) {
+            await until('the old one to go', () => !nginx.alive(old));
+        } else {
+            kept++;
+            assert.ok(refused);
+            assert.deepStrictEqual(nginx.workers(), [old]);
+        }
+
+        await until('the store', async () =>
+            (await send(nginx, ask.ask())).status === 200);
+
+        if (!refused) {
+            break;
+        }
+    }
+
+    t.diagnostic(`${n}, ${kept} of them kept the old worker`);
+    assert.ok(kept > 2);
+    assert.doesNotMatch(nginx.log(), /exited on signal/);
+});
