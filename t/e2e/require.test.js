@@ -1,0 +1,498 @@
+/*
+ * nango_require with several workers and many clients: one fetch for all who
+ * wait, whoever dies or leaves meanwhile, and nothing of a secret on disk.
+ */
+
+'use strict';
+
+const assert = require('node:assert');
+const fs = require('node:fs');
+const net = require('node:net');
+const path = require('node:path');
+const nodeTest = require('node:test');
+
+const sim = require('../sim/helper');
+const { API_KEY } = require('../sim/nango');
+const { Client, hmac, once } = require('./client');
+const { create, sleep, until } = require('./nginx');
+
+const KEY = 'signing-key-of-prod';
+const ME = { 'X-User': '42' };
+
+
+function settings(api, more) {
+    return {
+        connections: 4096,
+        http: `
+    nango_store @STORE@;
+    nango_environment prod {
+        api                 ${api};
+        api_public          https://nango.example.com;
+        api_key             data:${API_KEY};
+        webhook_signing_key data:${KEY};
+        ${more || ''}
+    }
+    log_format all '$status $nango_connection_id $nango_result';
+`,
+        server: `
+    access_log @DIR@/access.log all;
+    location = /webhook { nango_webhook; }
+    location /connections {
+        nango_owner end_user_id $http_x_user;
+        nango_connections;
+    }
+    location /plain {
+        nango_owner end_user_id $http_x_user;
+        nango_require github;
+        empty_gif;
+    }
+    location /secret {
+        nango_owner end_user_id $http_x_user;
+        nango_require github id=$arg_id credentials;
+        add_header X-Token $nango_credential;
+        empty_gif;
+    }
+    location /catalog {
+        nango_owner end_user_id $http_x_user;
+        nango_catalog;
+    }
+    location = /pid { return 200 $pid; }
+`,
+    };
+}
+
+
+/* None may hang: what waits for ever is a failure. */
+function test(name, fn) {
+    return nodeTest(name, { timeout: 120000 }, fn);
+}
+
+
+function event(operation, connection, tags, more) {
+    return JSON.stringify({
+        connectionId: connection, from: 'nango', operation,
+        provider: 'github', providerConfigKey: 'github', success: true,
+        tags, type: 'auth', ...more,
+    });
+}
+
+
+async function webhook(nginx, body) {
+    const answer = await once(nginx.port, 'POST', '/webhook', {
+        'Content-Type': 'application/json',
+        'X-Nango-Hmac-Sha256': hmac(body, KEY),
+    }, body);
+
+    assert.strictEqual(answer.status, 200, answer.text);
+    await once(nginx.port, 'GET', '/connections', ME);
+}
+
+
+/* Connection c-1 of user 42, here and there. */
+async function running(t, more, token) {
+    const nango = await sim.start(t);
+    const nginx = await create(t, settings(nango.url, more));
+
+    await nginx.start();
+    await until('two workers', () => nginx.workers().length >= 2);
+    await put(nango, 'c-1', token || 'token-of-c-1');
+    await webhook(nginx, event('creation', 'c-1', { end_user_id: '42' }));
+    await until('a leader', () => nginx.leader());
+
+    return { nango, nginx };
+}
+
+
+function put(nango, connection, token) {
+    return nango.control('POST', 'state', { connections: [{
+        integration: 'github', connection_id: connection,
+        tags: { end_user_id: '42' },
+        credentials: { type: 'OAUTH2', access_token: token },
+    }] });
+}
+
+
+function late(nango, ms, more) {
+    return nango.control('POST', 'faults', { faults: [{
+        method: 'GET', path: '/connections/c-1', delay_ms: ms, ...more,
+    }] });
+}
+
+
+async function calls(nango) {
+    return (await nango.control('GET', 'requests?path=/connections/')).count;
+}
+
+
+function secret(nginx, query) {
+    return once(nginx.port, 'GET', `/secret${query || ''}`, ME);
+}
+
+
+function many(n, ask) {
+    return Promise.all(Array.from({ length: n }, ask));
+}
+
+
+function quiet(nginx) {
+    assert.deepStrictEqual(nginx.lines('alert', 'crit', 'emerg'), []);
+}
+
+
+test('a thousand at once, two workers, one call', async (t) => {
+    const { nango, nginx } = await running(t);
+
+    await late(nango, 500);
+
+    const answers = await many(1000, () => secret(nginx));
+
+    assert.ok(answers.every((answer) => answer.status === 200
+                            && answer.headers['x-token'] === 'token-of-c-1'));
+    assert.strictEqual(await calls(nango), 1);
+    quiet(nginx);
+});
+
+
+for (const [what, effect, status] of [
+    ['a refusal', { status: 500 }, 502],
+    ['silence', { hang: true }, 504],
+    ['a reply that is cut', { cut_after: 20 }, 503],
+]) {
+    test(`${what} is the answer of all who wait`, async (t) => {
+        const { nango, nginx } = await running(t, 'api_timeout 2s;');
+
+        await late(nango, effect.hang ? 0 : 300, effect);
+
+        const answers = await many(200, () => secret(nginx));
+
+        assert.deepStrictEqual([...new Set(answers.map((one) => one.status))],
+                               [status]);
+        assert.ok(await calls(nango) <= 2, 'no stampede');
+
+        /* And soon it is asked for again. */
+
+        await nango.control('DELETE', 'faults');
+        await until('credentials', async () =>
+            (await secret(nginx)).status === 200);
+        quiet(nginx);
+    });
+}
+
+
+test('what changes while it is waited for is looked at again', async (t) => {
+    const { nango, nginx } = await running(t);
+
+    await late(nango, 1500, { times: 1 });
+
+    const before = many(50, () => secret(nginx));
+
+    await until('a call', async () => await calls(nango) === 1);
+    await put(nango, 'c-1', 'token-of-43');
+    await webhook(nginx, event('override', 'c-1', { end_user_id: '43' }));
+
+    /* Now somebody else's: his are fetched, and those are nobody else's. */
+
+    const his = await many(50, () => once(nginx.port, 'GET', '/secret',
+                                          { 'X-User': '43' }));
+    const mine = await before;
+
+    assert.ok(his.every((answer) => answer.status === 200
+                        && answer.headers['x-token'] === 'token-of-43'));
+    assert.ok(mine.every((answer) =>
+        answer.headers['x-token'] !== 'token-of-43'),
+        'somebody else\'s credentials');
+    assert.ok(await calls(nango) <= 3, `${await calls(nango)} calls`);
+    quiet(nginx);
+});
+
+
+test('many versions while it is waited for are few calls', async (t) => {
+    const { nango, nginx } = await running(t);
+
+    await late(nango, 1000);
+
+    const all = [];
+
+    for (let i = 0; i < 5; i++) {
+        all.push(many(40, () => secret(nginx)));
+        await sleep(60);
+        await webhook(nginx, event('override', 'c-1', { end_user_id: '42' },
+                                   { n: i }));
+    }
+
+    const answers = (await Promise.all(all)).flat();
+
+    assert.ok(answers.every((answer) => answer.status === 200));
+    assert.ok(await calls(nango) <= 8, `${await calls(nango)} calls`);
+    quiet(nginx);
+});
+
+
+test('another worker takes over from one that was killed', async (t) => {
+    const { nango, nginx } = await running(t);
+
+    await late(nango, 1500, { times: 1 });
+
+    /* Connections of both workers, so that one of them fetches. */
+
+    const clients = Array.from({ length: 40 }, () => new Client(nginx.port));
+    const pids = await Promise.all(clients.map(async (client) =>
+        Number((await client.request('GET', '/pid', {})).text)));
+    const first = pids[0];
+    const begun = clients[0].request('GET', '/secret', ME).catch(() => {});
+
+    await until('a call', async () => await calls(nango) === 1);
+
+    const others = clients.filter((client, i) => i && pids[i] !== first)
+        .map((client) => client.request('GET', '/secret', ME));
+
+    await sleep(100);
+    nginx.kill(first, 'SIGKILL');
+    await begun;
+
+    const answers = await Promise.all(others);
+
+    assert.ok(answers.length > 0, 'a worker had all connections');
+    assert.ok(answers.every((answer) => answer.status === 200));
+    assert.strictEqual(await calls(nango), 2);
+    clients.forEach((client) => client.close());
+});
+
+
+test('clients that leave while they wait', async (t) => {
+    const { nango, nginx } = await running(t);
+
+    await late(nango, 800);
+
+    const workers = nginx.workers();
+    const clients = Array.from({ length: 100 }, () => new Client(nginx.port));
+
+    clients.forEach((client) =>
+        client.request('GET', '/secret', ME).catch(() => {}));
+    await until('a call', async () => await calls(nango) === 1);
+    clients.forEach((client, i) => client.close(i % 2 === 0));
+
+    const answer = await secret(nginx);
+
+    assert.strictEqual(answer.headers['x-token'], 'token-of-c-1');
+    assert.strictEqual(await calls(nango), 1);
+    assert.deepStrictEqual(nginx.workers(), workers);
+    quiet(nginx);
+});
+
+
+/* What a client sends behind a request is the next one, a body is none. */
+test('pipelined, with bodies that nobody wants', async (t) => {
+    const { nango, nginx } = await running(t);
+    const inner = 'GET /plain HTTP/1.1\r\nHost: a\r\nX-User: 42\r\n\r\n';
+
+    await late(nango, 300);
+
+    const text = await new Promise((resolve, reject) => {
+        const socket = net.connect(nginx.port, '127.0.0.1');
+        let seen = '';
+
+        socket.on('data', (data) => { seen += data.toString('latin1'); });
+        socket.on('end', () => resolve(seen));
+        socket.on('error', reject);
+        socket.write(`POST /plain HTTP/1.1\r\nHost: a\r\nX-User: 43\r\n`
+                     + `Content-Length: ${inner.length}\r\n\r\n${inner}`
+                     + 'GET /secret HTTP/1.1\r\nHost: a\r\nX-User: 42\r\n\r\n'
+                     + `POST /secret HTTP/1.1\r\nHost: a\r\nX-User: 44\r\n`
+                     + `Content-Length: ${inner.length}\r\n\r\n${inner}`
+                     + 'GET /plain HTTP/1.1\r\nHost: a\r\nX-User: 43\r\n'
+                     + 'Connection: close\r\n\r\n');
+    });
+
+    assert.deepStrictEqual(text.match(/HTTP\/1\.1 \d+/g),
+                           ['HTTP/1.1 404', 'HTTP/1.1 200', 'HTTP/1.1 404',
+                            'HTTP/1.1 404']);
+    quiet(nginx);
+});
+
+
+test('more connections than there is room for', async (t) => {
+    const { nango, nginx } = await running(t, 'api_connections 64;');
+    const total = 3000;
+    const client = new Client(nginx.port);
+    const connections = Array.from({ length: total }, (_, i) => `n-${i}`);
+
+    await nango.control('POST', 'settings', { rate_limit: 1000000 });
+    await nango.control('POST', 'state', { connections: connections
+        .map((connection) => ({
+            integration: 'github', connection_id: connection,
+            tags: { end_user_id: connection },
+            credentials: { type: 'API_KEY', apiKey: `key-of-${connection}` },
+        })) });
+
+    for (const connection of connections) {
+        const body = event('creation', connection,
+                           { end_user_id: connection });
+
+        await client.request('POST', '/webhook', {
+            'Content-Type': 'application/json',
+            'X-Nango-Hmac-Sha256': hmac(body, KEY) }, body);
+    }
+
+    await once(nginx.port, 'GET', '/connections', ME);
+
+    const clients = Array.from({ length: 32 }, () => new Client(nginx.port));
+    const left = [...connections, ...connections];
+
+    await Promise.all(clients.map(async (one) => {
+        for (let c = left.pop(); c; c = left.pop()) {
+            const answer = await one.request('GET', '/secret',
+                                             { 'X-User': c });
+
+            assert.strictEqual(answer.headers['x-token'], `key-of-${c}`);
+        }
+
+        one.close();
+    }));
+
+    client.close();
+    quiet(nginx);
+});
+
+
+test('a secret is nowhere on disk', async (t) => {
+    const token = 'a-secret-that-is-easy-to-find';
+    const { nango, nginx } = await running(t, '', token);
+
+    assert.strictEqual((await secret(nginx)).headers['x-token'], token);
+
+    await webhook(nginx, event('refresh', 'c-1', {}, { success: false,
+        error: { type: 'x', description: 'y' } }));
+    assert.strictEqual((await secret(nginx)).status, 409);
+    await nango.control('POST', 'refresh-fail', {
+        integration: 'github', connection_id: 'c-1', webhook: false });
+    await nginx.stop();
+
+    const walk = (dir) => fs.readdirSync(dir, { withFileTypes: true })
+        .flatMap((one) => (one.isDirectory() ? walk(path.join(dir, one.name))
+                           : [path.join(dir, one.name)]));
+    const files = walk(nginx.dir);
+
+    assert.ok(files.some((file) => file.endsWith('access.log')));
+
+    for (const file of files) {
+        assert.ok(!fs.readFileSync(file).includes(token), file);
+    }
+
+    assert.match(fs.readFileSync(path.join(nginx.dir, 'access.log'), 'latin1'),
+                 /^200 c-1 /m);
+});
+
+
+test('reloads under load: never an answer but the right one', async (t) => {
+    const { nginx } = await running(t);
+    let done = false;
+    let asked = 0;
+
+    const load = many(8, async () => {
+        const client = new Client(nginx.port);
+
+        while (!done) {
+            for (const where of ['/plain', '/secret']) {
+                let answer;
+
+                try {
+                    answer = await client.request('GET', where, ME);
+                } catch (err) {
+                    /* a connection that was idle when its worker left */
+                    assert.ok(err.cut && err.received === 0, err);
+                    continue;
+                }
+
+                assert.strictEqual(answer.status, 200, answer.text);
+                asked++;
+            }
+        }
+
+        client.close();
+    });
+
+    for (let i = 0; i < 3; i++) {
+        nginx.kill(nginx.master, 'SIGHUP');
+        await sleep(700);
+    }
+
+    done = true;
+    await load;
+    assert.ok(asked > 100);
+    quiet(nginx);
+});
+
+
+test('a store that cannot be read: 503, and nothing else of the site', async (t) => {
+    const nango = await sim.start(t);
+    const nginx = await create(t, settings(nango.url));
+
+    fs.mkdirSync(nginx.store, { mode: 0o777 });
+    fs.chmodSync(nginx.store, 0o777);
+    fs.writeFileSync(path.join(nginx.store, 'log'), 'no directory');
+    await nginx.start();
+
+    const answer = await once(nginx.port, 'GET', '/plain', ME);
+
+    assert.strictEqual(answer.status, 503, answer.text);
+    assert.strictEqual(answer.json.error.code, 'store_unavailable');
+    assert.strictEqual((await once(nginx.port, 'GET', '/pid', {})).status,
+                       200);
+});
+
+
+test('one list of integrations for five hundred', async (t) => {
+    const { nango, nginx } = await running(t);
+
+    await nango.control('POST', 'faults', { faults: [{
+        path: '/integrations', delay_ms: 500 }] });
+
+    const answers = await many(500, () => once(nginx.port, 'GET', '/catalog',
+                                               ME));
+
+    assert.ok(answers.every((answer) => answer.status === 200
+                            && answer.json.integrations.some((one) =>
+                                one.integration === 'github'
+                                && one.connected)));
+    assert.ok((await nango.control('GET', 'requests?path=/integrations'))
+        .count <= 2);
+    quiet(nginx);
+});
+
+
+test('a Nango that is dead is left alone, and found again', async (t) => {
+    const { nango, nginx } = await running(t, 'api_timeout 300ms;');
+    const { port } = nango;
+
+    await late(nango, 0, { hang: true });
+
+    for (let i = 0; i < 8; i++) {
+        await secret(nginx);
+        await webhook(nginx, event('override', 'c-1', { end_user_id: '42' },
+                                   { n: i }));
+    }
+
+    assert.match(nginx.log(), /environment "prod" does not answer/);
+
+    /* Most of these are answered without asking. */
+
+    const before = await calls(nango);
+
+    for (let i = 0; i < 20; i++) {
+        const answer = await secret(nginx);
+
+        assert.ok([503, 504].includes(answer.status), answer.text);
+        await webhook(nginx, event('override', 'c-1', { end_user_id: '42' },
+                                   { n: 100 + i }));
+    }
+
+    assert.ok(await calls(nango) - before < 8);
+
+    await nango.control('DELETE', 'faults');
+    await until('credentials', async () =>
+        (await secret(nginx)).status === 200, 20000);
+    assert.match(nginx.log(), /environment "prod" answers again/);
+    assert.ok(port);
+    quiet(nginx);
+});
