@@ -301,8 +301,10 @@ ngx_http_nango_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
         rv = ngx_http_nango_require_merge(cf, prev, conf);
     }
 
-    conf->browser = (conf->endpoint.browser
-                     || ngx_http_nango_require_proxies(conf));
+    if (rv == NGX_CONF_OK) {
+        conf->browser = (conf->endpoint.browser
+                         || ngx_http_nango_require_proxies(conf));
+    }
 
     if (rv == NGX_CONF_OK) {
         rv = ngx_http_nango_webhook_merge(cf, conf);
