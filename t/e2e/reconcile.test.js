@@ -1,0 +1,487 @@
+/*
+ * The leader's comparison of the state with Nango's list: what webhooks have
+ * not said is repaired, by events of its own, and nothing else is touched.
+ */
+
+'use strict';
+
+const assert = require('node:assert');
+const fs = require('node:fs');
+const nodeTest = require('node:test');
+
+const sim = require('../sim/helper');
+const { API_KEY } = require('../sim/nango');
+const { bodies } = require('./edge');
+const { hmac, once } = require('./client');
+const { reader } = require('./model');
+const { create, sleep, until } = require('./nginx');
+
+const KEY = 'signing-key-of-prod';
+const REPAIR = 1;
+const LONG = process.env.NANGO_LONG === '1';
+
+
+function settings(api, more) {
+    return {
+        http: `
+    nango_store @STORE@;
+    nango_environment prod {
+        api                 ${api};
+        api_public          https://nango.example.com;
+        api_key             data:${API_KEY};
+        webhook_signing_key data:${KEY};
+        ${more || 'reconcile 1s;'}
+    }
+`,
+        server: `
+    location = /webhook { nango_webhook prod; }
+    location = /connections {
+        nango_owner  end_user_id $http_x_user;
+        nango_expose connection_id tags;
+        nango_connections prod;
+    }
+    location = /session {
+        nango_owner end_user_id $http_x_user;
+        nango_session prod;
+    }
+`,
+    };
+}
+
+
+/* None may hang: what waits for ever is a failure. */
+function test(name, fn) {
+    return nodeTest(name, { timeout: LONG ? 900000 : 120000 }, fn);
+}
+
+
+async function running(t, more, options) {
+    const nango = await sim.start(t, options);
+    const nginx = await create(t, settings(nango.url, more));
+
+    /* Before nginx starts, so that the first run finds it. */
+
+    return { nango, nginx, start: async () => {
+        await nginx.start();
+        await until('two workers', () => nginx.workers().length >= 2);
+    } };
+}
+
+
+function event(operation, connection, tags, more) {
+    return JSON.stringify({
+        connectionId: connection, from: 'nango', operation,
+        provider: 'github', providerConfigKey: 'github', success: true,
+        tags, type: 'auth', ...more,
+    });
+}
+
+
+async function webhook(nginx, body) {
+    const answer = await once(nginx.port, 'POST', '/webhook', {
+        'Content-Type': 'application/json',
+        'X-Nango-Hmac-Sha256': hmac(body, KEY),
+    }, body);
+
+    assert.strictEqual(answer.status, 200, answer.text);
+}
+
+
+function put(nango, ...connections) {
+    return nango.control('POST', 'state', { connections: connections
+        .map(([connection, user, more]) => ({
+            integration: 'github', connection_id: connection,
+            tags: user ? { end_user_id: user } : {}, ...more,
+        })) });
+}
+
+
+async function list(nginx, user) {
+    const answer = await once(nginx.port, 'GET', '/connections?limit=1000',
+                              { 'X-User': user || '42' });
+
+    assert.strictEqual(answer.status, 200, answer.text);
+
+    return answer.json.connections;
+}
+
+
+async function ids(nginx, user) {
+    return (await list(nginx, user)).map((one) => one.connection_id).sort();
+}
+
+
+async function lists(nango) {
+    return (await nango.control('GET', 'requests?path=/connections%3Flimit'))
+        .count;
+}
+
+
+/* Another run from its beginning to its end. */
+async function compared(nango) {
+    const before = await lists(nango);
+
+    await until('another run', async () => await lists(nango) >= before + 2,
+                20000);
+}
+
+
+function quiet(nginx) {
+    assert.deepStrictEqual(nginx.lines('alert', 'crit', 'emerg'), []);
+}
+
+
+test('missing, vanished, status, tags: repaired, and signed', async (t) => {
+    const { nango, nginx, start } = await running(t);
+
+    await put(nango, ['c-1', '42'], ['c-2', '42'], ['c-3', '42']);
+    await start();
+
+    /* Not one webhook. */
+
+    await until('what is missing', async () =>
+        (await ids(nginx)).length === 3);
+
+    await sleep(2500);
+    await nango.control('POST', 'delete', { integration: 'github',
+                                            connection_id: 'c-1' });
+    await nango.control('POST', 'retag', { integration: 'github',
+        connection_id: 'c-2', tags: { end_user_id: '43', team: 'x' } });
+    await nango.control('POST', 'refresh-fail', { integration: 'github',
+        connection_id: 'c-3', webhook: false });
+
+    await until('that one has vanished', async () =>
+        (await ids(nginx)).join() === 'c-3');
+    await until('that one is another\'s', async () =>
+        (await ids(nginx, '43')).join() === 'c-2');
+    await until('that one is invalid', async () =>
+        (await list(nginx))[0].status === 'invalid');
+
+    /* Tags of none replace nothing. */
+
+    await nango.control('POST', 'refresh-ok', { integration: 'github',
+        connection_id: 'c-3', webhook: false });
+    await nango.control('POST', 'retag', { integration: 'github',
+        connection_id: 'c-2', tags: {} });
+    await until('that one is valid', async () =>
+        (await list(nginx))[0].status === 'valid');
+    await compared(nango);
+    assert.deepStrictEqual(await ids(nginx, '43'), ['c-2']);
+
+    const events = bodies(t)(nginx);
+
+    assert.ok(events.length >= 7);
+    assert.ok(events.length < 12, 'repaired once, and not again and again');
+
+    for (const one of events) {
+        const body = one.bytes.toString();
+
+        assert.strictEqual(one.source, REPAIR);
+        assert.strictEqual(JSON.parse(body).from, 'nango-edge');
+        assert.strictEqual(one.hmac, hmac(body, KEY));
+    }
+
+    assert.match(nginx.log(), /\[warn\].*differed from Nango/);
+    quiet(nginx);
+});
+
+
+test('off: nothing is asked', async (t) => {
+    const { nango, nginx, start } = await running(t, 'reconcile off;');
+
+    await put(nango, ['c-1', '42']);
+    await start();
+    await sleep(4500);
+    assert.strictEqual(await lists(nango), 0);
+    assert.deepStrictEqual(await ids(nginx), []);
+});
+
+
+test('a deletion here holds against a list; at Nango it is asked', async (t) => {
+    const { nango, nginx, start } = await running(t);
+
+    await put(nango, ['c-1', '42'], ['c-2', '42']);
+    await start();
+    await webhook(nginx, event('creation', 'c-1', { end_user_id: '42' }));
+    await webhook(nginx, event('deletion', 'c-1', {}));
+
+    /* Nango has it after all, and says so when it is asked. */
+
+    await until('it is back', async () =>
+        (await ids(nginx)).join() === 'c-1,c-2', 20000);
+    assert.ok((await nango.control('GET', 'requests?path=/connections/c-1'))
+        .count >= 1);
+
+    /* Listed, but gone when it is asked for. */
+
+    await nango.control('POST', 'faults', { faults: [{
+        method: 'GET', path: '/connections/c-2', status: 404,
+        body: { error: { code: 'not_found' } } }] });
+    await webhook(nginx, event('deletion', 'c-2', {}));
+    await sleep(3000);
+    await compared(nango);
+    assert.deepStrictEqual(await ids(nginx), ['c-1']);
+    quiet(nginx);
+});
+
+
+test('only a 404 with Nango\'s code makes one vanish', async (t) => {
+    const { nango, nginx, start } = await running(t);
+
+    await put(nango, ['c-1', '42']);
+    await start();
+    await webhook(nginx, event('creation', 'c-9', { end_user_id: '42' }));
+    await sleep(2000);
+
+    for (const effect of [
+        { status: 500 }, { status: 404, body: '<html>not found</html>' },
+        { status: 400, body: { error: { code: 'unknown_provider_config' } } },
+        { status: 200, body: { connection_id: 'c-1',
+            provider_config_key: 'github', tags: {} } },
+        { status: 200, body: '[]' },
+    ]) {
+        await nango.control('POST', 'faults', { faults: [{
+            method: 'GET', path: '/connections/c-9', ...effect }] });
+        await compared(nango);
+        assert.ok((await ids(nginx)).includes('c-9'), JSON.stringify(effect));
+    }
+
+    await nango.control('DELETE', 'faults');
+    await until('it has vanished', async () =>
+        !(await ids(nginx)).includes('c-9'), 20000);
+    quiet(nginx);
+});
+
+
+test('more than a fifth gone: nothing is touched, and it is said', async (t) => {
+    const { nango, nginx, start } = await running(t);
+
+    await put(nango, ...Array.from({ length: 30 }, (_, i) =>
+        [`c-${i}`, '42']));
+    await start();
+    await until('all', async () => (await ids(nginx)).length === 30);
+    await sleep(2500);
+
+    for (let i = 0; i < 12; i++) {
+        await nango.control('POST', 'delete', { integration: 'github',
+                                                connection_id: `c-${i}` });
+    }
+
+    await until('an alarm', () => nginx.lines('crit').some((line) =>
+        line.includes('12 of 30 connections of environment "prod"')));
+    assert.strictEqual((await ids(nginx)).length, 30);
+
+    /* Ten are not too many. */
+
+    await put(nango, ['c-0', '42'], ['c-1', '42']);
+    await until('that ten have vanished', async () =>
+        (await ids(nginx)).length === 20, 20000);
+});
+
+
+test('a wrong key, a limit, silence, nonsense: nothing is lost', async (t) => {
+    const { nango, nginx, start } = await running(t,
+        'reconcile 1s; api_timeout 500ms;');
+
+    await put(nango, ['c-1', '42'], ['c-2', '42']);
+    await start();
+    await until('both', async () => (await ids(nginx)).length === 2);
+    await sleep(2500);
+
+    for (const effect of [
+        { status: 401 }, { status: 500 }, { hang: true }, { bad_json: true },
+        { body: '{"connections":{}}' }, { body: '[]' }, { cut_after: 10 },
+        { body: { connections: [null, 1, [], {}, { connection_id: 'x' },
+            { connection_id: '\u0001', provider_config_key: 'github' },
+            { connection_id: 'c-1', provider_config_key: 'github',
+              tags: { end_user_id: '42' } },
+            { connection_id: 'c-2', provider_config_key: 'github',
+              tags: { end_user_id: '42' }, errors: 7, end_user: [] }] } },
+        { status: 429, retry_after: 1, times: 1 },
+    ]) {
+        const { port } = nginx;
+
+        await nango.control('POST', 'faults', { faults: [{
+            method: 'GET', path: '/connections', ...effect }] });
+        await until('a request', async () => (await nango.control('GET',
+            'faults')).faults.some((one) => one.hits > 0), 20000);
+        await sleep(300);
+        assert.deepStrictEqual(await ids(nginx), ['c-1', 'c-2'],
+                               JSON.stringify(effect));
+        assert.ok(port);
+    }
+
+    await nango.control('DELETE', 'faults');
+    await put(nango, ['c-3', '42']);
+    await until('the third', async () => (await ids(nginx)).length === 3,
+                40000);
+    quiet(nginx);
+});
+
+
+test('less than a quarter of the budget is left alone', async (t) => {
+    const { nango, nginx, start } = await running(t);
+
+    await nango.control('POST', 'settings', { rate_limit: 20 });
+    await put(nango, ['c-1', '42']);
+    await start();
+    await until('one', async () => (await ids(nginx)).length === 1);
+    await sleep(20000);
+
+    /* 15 of 20 are spent, and the rest is for people. */
+
+    const spent = await lists(nango);
+
+    assert.ok(spent >= 14 && spent <= 17, `${spent} requests`);
+
+    const answer = await once(nginx.port, 'POST', '/session',
+                              { 'X-User': '42' });
+
+    assert.strictEqual(answer.status, 200, answer.text);
+});
+
+
+test('a tenth of all webhooks lost, and silent changes', async (t) => {
+    const { nango, nginx, start } = await running(t, 'reconcile 2s;', {
+        settings: { webhook_drop: 0.1 }, signingKey: KEY });
+
+    await start();
+    await nango.control('POST', 'settings', {
+        webhook_url: `http://127.0.0.1:${nginx.port}/webhook`,
+        breaker: false });
+
+    for (let i = 0; i < 60; i++) {
+        const session = await sim.session(nango, {
+            tags: { end_user_id: String(i % 3) },
+            allowed_integrations: ['github'] });
+
+        await nango.control('POST', 'connect', { token: session });
+    }
+
+    const state = await nango.control('GET', 'state?limit=1000');
+    const mine = state.connections;
+
+    for (let i = 0; i < 60; i += 10) {
+        await nango.control('POST', 'delete', { integration: 'github',
+            connection_id: mine[i].connection_id });
+        await nango.control('POST', 'retag', { integration: 'github',
+            connection_id: mine[i + 1].connection_id,
+            tags: { end_user_id: '2', team: 'new' } });
+        await nango.control('POST', 'refresh-fail', { integration: 'github',
+            connection_id: mine[i + 2].connection_id, webhook: false });
+    }
+
+    /* Its new key is not known here. */
+
+    await nango.control('POST', 'state', { signing_key: 'another' });
+
+    for (let i = 0; i < 10; i++) {
+        const session = await sim.session(nango, {
+            tags: { end_user_id: '1' }, allowed_integrations: ['github'] });
+
+        await nango.control('POST', 'connect', { token: session });
+    }
+
+    const there = (await nango.control('GET', 'state?limit=1000')).connections
+        .map((one) => [one.connection_id, JSON.stringify(
+            Object.entries(one.tags).sort()),
+            one.errors.some((e) => e.type === 'auth') ? 2 : 1].join(' '))
+        .sort();
+    const read = reader(t);
+
+    assert.strictEqual(there.length, 64);
+
+    await until('the same here as there', async () => {
+        const here = read(nginx.store).connections
+            .filter((one) => one.status !== 3)
+            .map((one) => [one.connection_id, JSON.stringify(
+                Object.entries(one.tags).sort()), one.status].join(' '))
+            .sort();
+
+        return JSON.stringify(here) === JSON.stringify(there);
+    }, 30000);
+    quiet(nginx);
+});
+
+
+test('a leader killed in the middle; rows come and go meanwhile', async (t) => {
+    const { nango, nginx, start } = await running(t);
+    const count = LONG ? 100000 : 2000;
+
+    await nango.control('POST', 'settings', { rate_limit: 10000000 });
+    await nango.control('POST', 'connections/bulk', {
+        count, integration: 'github', owners: count,
+        tags: { end_user_id: 'u-{n}' } });
+    await start();
+
+    await until('a page', async () => await lists(nango) >= 3, 20000);
+    nginx.kill(nginx.leader(), 'SIGKILL');
+
+    for (let i = 0; i < 20; i++) {
+        const { connections } = await nango.control('GET', 'state?limit=1');
+
+        await nango.control('POST', 'delete', { integration: 'github',
+            connection_id: connections[0].connection_id });
+        await put(nango, [`new-${i}`, '42', { created: '2020-01-01' }]);
+        await sleep(20);
+    }
+
+    const read = reader(t);
+    const live = () => {
+        const { meta } = read(nginx.store, 'meta');
+
+        return meta.valid + meta.invalid;
+    };
+
+    await until('all of them', () => live() === count,
+                LONG ? 600000 : 60000).catch((err) => {
+        throw new Error(`${err.message}: ${live()} of ${count}`);
+    });
+    assert.deepStrictEqual((await ids(nginx)).length, 20);
+
+    if (LONG) {
+        const rss = (pid) => Number(/VmRSS:\s+(\d+)/.exec(
+            fs.readFileSync(`/proc/${pid}/status`, 'latin1'))[1]);
+        const size = () => fs.statSync(`${nginx.store}/state/data.mdb`).blocks;
+        const before = [rss(nginx.leader()), size()];
+
+        for (let i = 0; i < 3; i++) {
+            const from = await lists(nango);
+
+            await until('a whole run', async () => await lists(nango)
+                        >= from + count / 200 + 1, 300000);
+        }
+
+        const after = [rss(nginx.leader()), size()];
+
+        t.diagnostic(`leader's RSS ${before[0]} to ${after[0]} kB, state `
+                     + `${before[1]} to ${after[1]} blocks`);
+        assert.ok(after[1] <= before[1] * 1.2 + 1000, 'the state grows');
+    }
+
+    assert.deepStrictEqual(nginx.lines('crit', 'emerg'), []);
+});
+
+
+test('two environments of the same Nango', async (t) => {
+    const nango = await sim.start(t);
+    const options = settings(nango.url);
+    const nginx = await create(t, { ...options, http: options.http
+        + options.http.slice(options.http.indexOf('nango_environment'))
+            .replace('nango_environment prod', 'nango_environment dev') });
+
+    await put(nango, ['c-1', '42']);
+    await nginx.start();
+
+    const read = reader(t);
+
+    await until('both', () => {
+        try {
+            return read(nginx.store).connections.map((one) => one.environment)
+                .sort().join() === 'dev,prod';
+        } catch (err) {
+            return false;
+        }
+    });
+    quiet(nginx);
+});
