@@ -18,6 +18,7 @@ const CONNECTIONS = 300;
 const HTTP = `
     nango_store @STORE@;
     nango_environment prod {
+        reconcile           off;
         api                 http://127.0.0.1:1;
         api_public          https://nango.example.com;
         webhook_signing_key data:${KEY};

@@ -35,12 +35,14 @@ const ENVIRONMENTS = [
 const HTTP = `
     nango_store @STORE@;
     nango_environment prod {
+        reconcile           off;
         api                 http://127.0.0.1:1;
         api_public          https://nango.example.com;
         api_key             data:b3a1c0de-0000-4000-8000-00000000abcd;
         webhook_signing_key data:signing-key-of-prod;
     }
     nango_environment replay {
+        reconcile           off;
         api                 http://127.0.0.1:1;
         api_public          https://nango.example.com;
         api_key             data:b3a1c0de-0000-4000-8000-00000000abce;

@@ -36,6 +36,7 @@ function http(options) {
     return `
     nango_store @STORE@ ${options || ''};
     nango_environment prod {
+        reconcile           off;
         api                 http://127.0.0.1:1;
         api_public          https://nango.example.com;
         api_key             data:b3a1c0de-0000-4000-8000-00000000abcd;

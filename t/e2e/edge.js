@@ -28,12 +28,14 @@ function settings(api, more) {
         http: `
     nango_store @STORE@;
     nango_environment prod {
+        reconcile           off;
         api                 http://127.0.0.1:${api || 1};
         api_public          https://nango.example.com;
         api_key             data:b3a1c0de-0000-4000-8000-00000000abcd;
         webhook_signing_key data:${KEY};
     }
     nango_environment twin {
+        reconcile           off;
         api                 http://127.0.0.1:${api || 1};
         api_public          https://nango.example.com;
         api_key             data:b3a1c0de-0000-4000-8000-00000000abce;

@@ -142,6 +142,7 @@ function environments(dir) {
 
     return Array.from({ length: ENVIRONMENTS }, (_, i) => `
     nango_environment env-${i} {
+        reconcile           off;
         api                 https://nango-${i}.example.com;
         connect_ui          https://connect-${i}.example.com;
         api_key             file:api.key;
@@ -284,6 +285,7 @@ function http(stub) {
     log_format status $status;
     nango_store @STORE@;
     nango_environment prod {
+        reconcile           off;
         api                 http://127.0.0.1:${stub.port};
         api_public          https://nango.example.com;
         api_key             data:${API_KEY};
@@ -291,6 +293,7 @@ function http(stub) {
         webhook_signing_key data:${KEY};
     }
     nango_environment slow {
+        reconcile           off;
         api             http://127.0.0.1:${stub.port}/slow;
         api_public      https://nango.example.com;
         api_key         data:${API_KEY};

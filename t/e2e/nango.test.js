@@ -48,6 +48,7 @@ async function running(t, environments, options) {
             keepalive_timeout 600s;
             ${Object.entries(environments).map(([name, lines]) => `
             nango_environment ${name} {
+                reconcile           off;
                 api_public https://nango.example.com;
                 api_key    data:${API_KEY};
                 ${lines}

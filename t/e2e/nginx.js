@@ -142,6 +142,7 @@ events {
 }
 http {
     access_log off;
+    nango_session_limit off;
     ${temp}
     ${this.part('http')}
     server {

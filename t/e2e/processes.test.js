@@ -52,6 +52,7 @@ function http(sim) {
     return `
     nango_store @STORE@;
     nango_environment prod {
+        reconcile           off;
         api                 ${sim ? sim.url : 'http://127.0.0.1:1'};
         api_public          https://nango.example.com;
         api_key             env:NANGO_TEST_API;

@@ -30,6 +30,7 @@ function http(sim) {
     return `
     nango_store @STORE@;
     nango_environment prod {
+        reconcile           off;
         api                 ${sim.url};
         api_public          https://nango.example.com;
         api_key             data:${API_KEY};

@@ -26,12 +26,14 @@ const ROOT = process.getuid() === 0;
 const HTTP = `
     nango_store @STORE@;
     nango_environment prod {
+        reconcile           off;
         api                 http://127.0.0.1:1;
         api_public          https://nango.example.com;
         api_key             data:b3a1c0de-0000-4000-8000-00000000abcd;
         webhook_signing_key data:${KEY};
     }
     nango_environment dev {
+        reconcile           off;
         api                 http://127.0.0.1:1;
         api_public          https://nango.example.com;
         api_key             data:b3a1c0de-0000-4000-8000-00000000abce;
