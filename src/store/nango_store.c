@@ -291,7 +291,6 @@ nango_store_directories(nango_store_t *store, nango_error_t *err)
 
     func = "open()";
     name = NULL;
-    rc = 0;
 
     fd = open(store->path, O_RDONLY|O_DIRECTORY|O_CLOEXEC);
     if (fd == -1) {
@@ -447,6 +446,7 @@ nango_store_old_last(nango_store_t *store)
 {
     int                 rc;
     MDB_txn            *txn;
+    uint64_t            n;
     nango_guard_t       guard;
     volatile uint64_t   last;
 
@@ -464,12 +464,12 @@ nango_store_old_last(nango_store_t *store)
         rc = mdb_txn_begin(store->log, NULL, MDB_RDONLY, &txn);
 
         if (rc == 0) {
-            rc = nango_log_last(txn, store, (uint64_t *) &last);
+            rc = nango_log_last(txn, store, &n);
             mdb_txn_abort(txn);
-        }
 
-        if (rc != 0) {
-            last = 0;
+            if (rc == 0) {
+                last = n;
+            }
         }
 
     } else {
@@ -900,6 +900,8 @@ nango_store_prepare(nango_store_t *store, nango_error_t *err)
     MDB_txn            *txn;
     nango_rc_e          code;
     nango_store_look_t  look;
+
+    memset(&look, 0, sizeof(nango_store_look_t));
 
     rc = mdb_txn_begin(store->log, NULL, 0, &txn);
     if (rc != 0) {
