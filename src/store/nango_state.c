@@ -63,6 +63,8 @@ static int nango_reader_read_last(nango_reader_t *reader);
 static int nango_reader_get(nango_reader_t *reader,
     const unsigned char key[NANGO_KEY_LEN], nango_connection_t *c,
     int *decoded);
+static int nango_owned_cursor(nango_owned_t *owned, size_t i,
+    nango_error_t *err);
 static int nango_owned_step(nango_owned_t *owned, nango_connection_t *c,
     nango_error_t *err);
 static int nango_owned_meet(nango_owned_t *owned,
@@ -675,7 +677,6 @@ nango_owned_t *
 nango_owned_open(nango_reader_t *reader, nango_str_t environment,
     const nango_tag_t *tags, size_t ntags, uint64_t before, nango_error_t *err)
 {
-    int             rc;
     size_t          i;
     nango_owned_t  *owned;
 
@@ -711,18 +712,49 @@ nango_owned_open(nango_reader_t *reader, nango_str_t environment,
             return NULL;
         }
 
-        rc = mdb_cursor_open(reader->state, reader->store->owners,
-                             &owned->cursors[i]);
-        if (rc != 0) {
-            owned->cursors[i] = NULL;
-            (void) nango_store_error(reader->store, err, rc,
-                                     "mdb_cursor_open()", "state");
+        if (nango_owned_cursor(owned, i, err) != 0) {
             nango_owned_close(owned);
             return NULL;
         }
     }
 
     return owned;
+}
+
+
+/* LMDB reads the table's record for its cursor. */
+
+static int
+nango_owned_cursor(nango_owned_t *owned, size_t i, nango_error_t *err)
+{
+    int              rc;
+    MDB_cursor      *cursor;
+    nango_guard_t    guard;
+    nango_reader_t  *reader;
+
+    reader = owned->reader;
+
+    nango_guard_begin(&guard);
+
+    if (sigsetjmp(guard.jump, 0) == 0) {
+        rc = mdb_cursor_open(reader->state, reader->store->owners, &cursor);
+
+        if (rc == 0) {
+            owned->cursors[i] = cursor;
+
+        } else {
+            (void) nango_store_error(reader->store, err, rc,
+                                     "mdb_cursor_open()", "state");
+        }
+
+    } else {
+        (void) nango_store_fault(reader->store, &guard, -1, err);
+        rc = -1;
+    }
+
+    nango_guard_end(&guard);
+
+    return rc;
 }
 
 
