@@ -19,6 +19,7 @@
 #include "ngx_nango_store.h"
 #include "ngx_nango_trouble.h"
 
+#include "nango_guard.h"
 #include "nango_signature.h"
 
 #include <sys/mman.h>
@@ -82,6 +83,8 @@ static ngx_int_t ngx_http_nango_webhook_file(ngx_http_request_t *r,
     size_t size);
 static void ngx_http_nango_webhook_thread(void *data, ngx_log_t *log);
 static ngx_int_t ngx_http_nango_webhook_keep(ngx_http_nango_webhook_task_t *t,
+    nango_str_t body);
+static ngx_int_t ngx_http_nango_webhook_look(ngx_http_nango_webhook_task_t *t,
     nango_str_t body);
 static void ngx_http_nango_webhook_thread_done(ngx_event_t *ev);
 static void ngx_http_nango_webhook_task_cleanup(void *data);
@@ -824,22 +827,35 @@ ngx_http_nango_webhook_thread(void *data, ngx_log_t *log)
 }
 
 
-/* NGX_OK, NGX_DECLINED: forged, NGX_ERROR. */
+/*
+ * NGX_OK, NGX_DECLINED: forged, NGX_ERROR.  A file that the disk cannot read
+ * any more is a fault to its map.
+ */
 
 static ngx_int_t
 ngx_http_nango_webhook_keep(ngx_http_nango_webhook_task_t *t, nango_str_t body)
 {
-    int         good;
-    nango_rc_e  rc;
+    nango_rc_e     rc;
+    ngx_int_t      good;
+    nango_guard_t  guard;
 
-    good = nango_verify(t->environment->signing_keys, body, t->mac);
+    nango_guard_begin(&guard);
 
-    if (good != 1) {
-        return good == 0 ? NGX_DECLINED : NGX_ERROR;
+    if (sigsetjmp(guard.jump, 0) == 0) {
+        good = ngx_http_nango_webhook_look(t, body);
+
+    } else {
+        ngx_memzero(&t->event, sizeof(nango_event_t));
+
+        ngx_log_error(NGX_LOG_CRIT, ngx_cycle->log, 0,
+                      "nango: the file of a body cannot be read");
+        good = NGX_ERROR;
     }
 
-    if (nango_event_parse_head(&t->event, body) != 0) {
-        return NGX_ERROR;
+    nango_guard_end(&guard);
+
+    if (good != NGX_OK) {
+        return good;
     }
 
     if (t->path.len) {
@@ -851,6 +867,21 @@ ngx_http_nango_webhook_keep(ngx_http_nango_webhook_task_t *t, nango_str_t body)
     }
 
     return (rc == NANGO_OK) ? NGX_OK : NGX_ERROR;
+}
+
+
+static ngx_int_t
+ngx_http_nango_webhook_look(ngx_http_nango_webhook_task_t *t, nango_str_t body)
+{
+    int  good;
+
+    good = nango_verify(t->environment->signing_keys, body, t->mac);
+
+    if (good != 1) {
+        return good == 0 ? NGX_DECLINED : NGX_ERROR;
+    }
+
+    return nango_event_parse_head(&t->event, body) == 0 ? NGX_OK : NGX_ERROR;
 }
 
 

@@ -21,7 +21,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -340,7 +339,11 @@ nango_fold_event(nango_fold_t *f, uint64_t sequence, nango_str_t data)
 }
 
 
-/* ENOENT: there is no body of that length. */
+/*
+ * ENOENT: there is no body of that length.  Read, and not mapped: a block that
+ * the disk cannot read is an error then, and not a fault in the middle of the
+ * state's transaction.
+ */
 
 static int
 nango_fold_body_file(nango_fold_t *f, const nango_record_t *rec,
@@ -348,9 +351,10 @@ nango_fold_body_file(nango_fold_t *f, const nango_record_t *rec,
 {
     int           fd, rc;
     char          file[NANGO_BODY_NAME_LEN + 1];
-    void         *p;
     size_t        len;
+    ssize_t       n;
     struct stat   sb;
+    nango_str_t   body;
 
     memcpy(file, rec->body.data, NANGO_BODY_NAME_LEN);
     file[NANGO_BODY_NAME_LEN] = '\0';
@@ -375,20 +379,37 @@ nango_fold_body_file(nango_fold_t *f, const nango_record_t *rec,
         return ENOENT;
     }
 
-    len = (size_t) sb.st_size;
+    body = nango_str(malloc((size_t) sb.st_size), (size_t) sb.st_size);
 
-    p = mmap(NULL, len, PROT_READ, MAP_PRIVATE, fd, 0);
-    rc = (p == MAP_FAILED) ? errno : 0;
+    if (body.data == NULL) {
+        (void) close(fd);
+        return ENOMEM;
+    }
+
+    rc = 0;
+
+    for (len = 0; rc == 0 && len < body.len; /* void */ ) {
+
+        n = read(fd, (unsigned char *) body.data + len, body.len - len);
+
+        if (n > 0) {
+            len += (size_t) n;
+
+        } else if (n == 0) {
+            rc = ENOENT;
+
+        } else if (errno != EINTR) {
+            rc = errno;
+        }
+    }
 
     (void) close(fd);
 
-    if (rc != 0) {
-        return rc;
+    if (rc == 0) {
+        rc = (nango_event_parse(event, body) == 0) ? 0 : ENOMEM;
     }
 
-    rc = (nango_event_parse(event, nango_str(p, len)) == 0) ? 0 : ENOMEM;
-
-    (void) munmap(p, len);
+    free((void *) body.data);
 
     return rc;
 }

@@ -692,7 +692,6 @@ nango_writer_fill(nango_writer_t *w, uint64_t now, nango_error_t *err)
     rc = mdb_cursor_open(txn, w->store->events, &cursor);
 
     if (rc == 0) {
-        last = 0;
         rc = nango_writer_fill_from(w, cursor, now, &from);
 
         if (rc == 0) {

@@ -16,6 +16,7 @@
 
 #include "nango_tables.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 
@@ -31,6 +32,10 @@
 #define NANGO_CONNECTION_NNUMBERS 7
 #define NANGO_CONNECTION_NSTRINGS 6
 
+#define NANGO_CONNECTION_MAX                                                  \
+    (NANGO_CONNECTION_HEAD + NANGO_CONNECTION_NSTRINGS * UINT16_MAX           \
+     + NANGO_EVENT_TAGS_MAX * (4 + 2 * UINT16_MAX))
+
 
 struct nango_reader_s {
     nango_store_t        *store;
@@ -42,6 +47,9 @@ struct nango_reader_s {
 
     uint64_t              last;
     uint64_t              applied;
+
+    unsigned char        *record;       /* the connection's that was read */
+    size_t                size;
 };
 
 struct nango_owned_s {
@@ -76,6 +84,8 @@ static int nango_reader_read_last(nango_reader_t *reader);
 static int nango_reader_get(nango_reader_t *reader,
     const unsigned char key[NANGO_KEY_LEN], nango_connection_t *c,
     int *decoded);
+static int nango_owned_cursor(nango_owned_t *owned, size_t i,
+    nango_error_t *err);
 static int nango_owned_step(nango_owned_t *owned, nango_connection_t *c,
     nango_error_t *err);
 static int nango_owned_meet(nango_owned_t *owned,
@@ -391,6 +401,7 @@ nango_reader_free(nango_reader_t *reader)
 
     (void) pthread_mutex_unlock(&store->mutex);
 
+    free(reader->record);
     free(reader);
 }
 
@@ -399,6 +410,44 @@ nango_reader_t *
 nango_reader_next(nango_reader_t *reader)
 {
     return reader->next;
+}
+
+
+/* NANGO_EBROKEN: a fault.  What is not there yet a snapshot gets itself. */
+
+nango_rc_e
+nango_reader_place(nango_reader_t *reader, nango_error_t *err)
+{
+    nango_rc_e      rc;
+    nango_guard_t   guard;
+    nango_store_t  *store;
+
+    store = reader->store;
+
+    nango_guard_begin(&guard);
+
+    if (sigsetjmp(guard.jump, 0) == 0) {
+        rc = NANGO_OK;
+
+        if (nango_reader_renew(store->log, &reader->log) == 0) {
+            mdb_txn_reset(reader->log);
+        }
+
+        if (nango_reader_renew(store->state, &reader->state) == 0) {
+            mdb_txn_reset(reader->state);
+        }
+
+    } else {
+        /* Under the store's mutex, and what is told is told of opening. */
+
+        rc = nango_error_set(err, NANGO_EBROKEN,
+                             "\"%s\" cannot be gone on with: %s",
+                             store->path, guard.what);
+    }
+
+    nango_guard_end(&guard);
+
+    return rc;
 }
 
 
@@ -668,23 +717,44 @@ nango_reader_connection(nango_reader_t *reader,
 }
 
 
+/* A copy, since who reads its strings does so without a guard. */
+
 static int
 nango_reader_get(nango_reader_t *reader, const unsigned char key[NANGO_KEY_LEN],
     nango_connection_t *c, int *decoded)
 {
-    int      rc;
-    MDB_val  k, v;
+    int             rc;
+    MDB_val         k, v;
+    unsigned char  *p;
 
     k = nango_val(key, NANGO_KEY_LEN);
 
     rc = mdb_get(reader->state, reader->store->connections, &k, &v);
-
-    if (rc == 0) {
-        *decoded = nango_connection_decode(c, key,
-                                           nango_str(v.mv_data, v.mv_size));
+    if (rc != 0) {
+        return rc;
     }
 
-    return rc;
+    if (v.mv_size == 0 || v.mv_size > NANGO_CONNECTION_MAX) {
+        *decoded = -1;
+        return 0;
+    }
+
+    if (v.mv_size > reader->size) {
+        p = realloc(reader->record, v.mv_size);
+        if (p == NULL) {
+            return ENOMEM;
+        }
+
+        reader->record = p;
+        reader->size = v.mv_size;
+    }
+
+    memcpy(reader->record, v.mv_data, v.mv_size);
+
+    *decoded = nango_connection_decode(c, key,
+                                       nango_str(reader->record, v.mv_size));
+
+    return 0;
 }
 
 
@@ -778,7 +848,6 @@ nango_owned_t *
 nango_owned_open(nango_reader_t *reader, nango_str_t environment,
     const nango_tag_t *tags, size_t ntags, uint64_t before, nango_error_t *err)
 {
-    int             rc;
     size_t          i;
     nango_owned_t  *owned;
 
@@ -814,18 +883,49 @@ nango_owned_open(nango_reader_t *reader, nango_str_t environment,
             return NULL;
         }
 
-        rc = mdb_cursor_open(reader->state, reader->store->owners,
-                             &owned->cursors[i]);
-        if (rc != 0) {
-            owned->cursors[i] = NULL;
-            (void) nango_store_error(reader->store, err, rc,
-                                     "mdb_cursor_open()", "state");
+        if (nango_owned_cursor(owned, i, err) != 0) {
             nango_owned_close(owned);
             return NULL;
         }
     }
 
     return owned;
+}
+
+
+/* LMDB reads the table's record for its cursor. */
+
+static int
+nango_owned_cursor(nango_owned_t *owned, size_t i, nango_error_t *err)
+{
+    int              rc;
+    MDB_cursor      *cursor;
+    nango_guard_t    guard;
+    nango_reader_t  *reader;
+
+    reader = owned->reader;
+
+    nango_guard_begin(&guard);
+
+    if (sigsetjmp(guard.jump, 0) == 0) {
+        rc = mdb_cursor_open(reader->state, reader->store->owners, &cursor);
+
+        if (rc == 0) {
+            owned->cursors[i] = cursor;
+
+        } else {
+            (void) nango_store_error(reader->store, err, rc,
+                                     "mdb_cursor_open()", "state");
+        }
+
+    } else {
+        (void) nango_store_fault(reader->store, &guard, -1, err);
+        rc = -1;
+    }
+
+    nango_guard_end(&guard);
+
+    return rc;
 }
 
 

@@ -82,7 +82,7 @@ uint64_t nango_reader_last(nango_reader_t *reader);
 uint64_t nango_reader_applied(nango_reader_t *reader);
 
 /*
- * In a snapshot.  1 and *c, whose strings are valid until the snapshot ends;
+ * In a snapshot.  1 and *c, whose strings are valid until the next is read;
  * 0: there is none, or its version is not known; -1 and *err, among others
  * NANGO_EDAMAGED for a record that cannot be read.  Tombstones are found too:
  * look at status.  By key: the caller compares environment and owner.
@@ -112,7 +112,7 @@ int nango_reader_all(nango_reader_t *reader, unsigned char key[NANGO_KEY_LEN],
  * lower case.  The strings must live until _close().  before: only those whose
  * created_sequence is less; 0: all.
  *
- * nango_owned_next(): 1 and *c (until the snapshot ends), 0 at the end, -1
+ * nango_owned_next(): 1 and *c (until the next is read), 0 at the end, -1
  * and *err.  Records that cannot be read are passed over.
  */
 typedef struct nango_owned_s  nango_owned_t;

@@ -80,6 +80,9 @@ static void nango_store_unregister(nango_store_t *store);
 static nango_rc_e nango_store_directories(nango_store_t *store,
     nango_error_t *err);
 static nango_rc_e nango_store_attach(nango_store_t *store, nango_error_t *err);
+static void *nango_store_attach_thread(void *data);
+static nango_rc_e nango_store_attach_all(nango_store_t *store,
+    nango_error_t *err);
 static void nango_store_detach(nango_store_t *store);
 static void nango_store_end(MDB_env **env);
 static uint64_t nango_store_old_last(nango_store_t *store);
@@ -97,9 +100,8 @@ static int nango_store_settle(MDB_env *env);
 static int nango_store_stat(const nango_store_t *store, const char *file,
     struct stat *sb);
 static uint64_t nango_store_ms(void);
-static nango_rc_e nango_store_prepare_apart(nango_store_t *store,
+static nango_rc_e nango_store_readers(nango_store_t *store,
     nango_error_t *err);
-static void *nango_store_prepare_thread(void *data);
 static nango_rc_e nango_store_prepare(nango_store_t *store,
     nango_error_t *err);
 static nango_rc_e nango_store_prepare_log(nango_store_t *store, MDB_txn *txn,
@@ -291,7 +293,6 @@ nango_store_directories(nango_store_t *store, nango_error_t *err)
 
     func = "open()";
     name = NULL;
-    rc = 0;
 
     fd = open(store->path, O_RDONLY|O_DIRECTORY|O_CLOEXEC);
     if (fd == -1) {
@@ -346,12 +347,78 @@ done:
 }
 
 
+/*
+ * On a thread of its own: after a fault it ends, and with it the locks of LMDB
+ * that it may have held, the writer's or the readers', before anything is
+ * closed.
+ */
+
 static nango_rc_e
 nango_store_attach(nango_store_t *store, nango_error_t *err)
 {
-    nango_rc_e  rc;
+    int                   rc;
+    pthread_t             thread;
+    nango_store_apart_t   apart;
 
     atomic_store(&store->trouble, NANGO_OK);
+
+    apart.store = store;
+    apart.rc = NANGO_OK;
+
+    rc = pthread_create(&thread, NULL, nango_store_attach_thread, &apart);
+
+    if (rc == 0) {
+        (void) pthread_join(thread, NULL);
+
+    } else {
+        apart.rc = nango_store_error(store, &apart.err, rc,
+                                     "pthread_create()", NULL);
+    }
+
+    if (apart.rc != NANGO_OK) {
+        nango_store_detach(store);
+        atomic_store(&store->trouble, NANGO_EBROKEN);
+
+        if (err != NULL) {
+            *err = apart.err;
+        }
+
+        return apart.rc;
+    }
+
+    store->generation++;
+    store->attached = 1;
+
+    return NANGO_OK;
+}
+
+
+static void *
+nango_store_attach_thread(void *data)
+{
+    nango_store_apart_t *apart = data;
+
+    nango_guard_t  guard;
+
+    nango_guard_begin(&guard);
+
+    if (sigsetjmp(guard.jump, 0) == 0) {
+        apart->rc = nango_store_attach_all(apart->store, &apart->err);
+
+    } else {
+        apart->rc = nango_store_fault(apart->store, &guard, -1, &apart->err);
+    }
+
+    nango_guard_end(&guard);
+
+    return NULL;
+}
+
+
+static nango_rc_e
+nango_store_attach_all(nango_store_t *store, nango_error_t *err)
+{
+    nango_rc_e  rc;
 
     rc = nango_store_directories(store, err);
 
@@ -364,7 +431,7 @@ nango_store_attach(nango_store_t *store, nango_error_t *err)
     }
 
     if (rc == NANGO_OK) {
-        rc = nango_store_prepare_apart(store, err);
+        rc = nango_store_prepare(store, err);
     }
 
     if (rc == NANGO_OK) {
@@ -375,16 +442,33 @@ nango_store_attach(nango_store_t *store, nango_error_t *err)
         rc = nango_store_identify(store, 1, err);
     }
 
-    if (rc != NANGO_OK) {
-        nango_store_detach(store);
-        atomic_store(&store->trouble, NANGO_EBROKEN);
-        return rc;
+    return (rc == NANGO_OK) ? nango_store_readers(store, err) : rc;
+}
+
+
+/* Here, since an event loop can neither wait for their places nor end. */
+
+static nango_rc_e
+nango_store_readers(nango_store_t *store, nango_error_t *err)
+{
+    nango_rc_e       rc;
+    nango_reader_t  *reader;
+
+    rc = NANGO_OK;
+
+    (void) pthread_mutex_lock(&store->mutex);
+
+    for (reader = store->readers; reader; reader = nango_reader_next(reader)) {
+        rc = nango_reader_place(reader, err);
+
+        if (rc != NANGO_OK) {
+            break;
+        }
     }
 
-    store->generation++;
-    store->attached = 1;
+    (void) pthread_mutex_unlock(&store->mutex);
 
-    return NANGO_OK;
+    return rc;
 }
 
 
@@ -447,6 +531,7 @@ nango_store_old_last(nango_store_t *store)
 {
     int                 rc;
     MDB_txn            *txn;
+    uint64_t            n;
     nango_guard_t       guard;
     volatile uint64_t   last;
 
@@ -464,12 +549,12 @@ nango_store_old_last(nango_store_t *store)
         rc = mdb_txn_begin(store->log, NULL, MDB_RDONLY, &txn);
 
         if (rc == 0) {
-            rc = nango_log_last(txn, store, (uint64_t *) &last);
+            rc = nango_log_last(txn, store, &n);
             mdb_txn_abort(txn);
-        }
 
-        if (rc != 0) {
-            last = 0;
+            if (rc == 0) {
+                last = n;
+            }
         }
 
     } else {
@@ -674,6 +759,7 @@ nango_store_present(nango_store_t *store, int state, nango_error_t *err)
     int                  i, rc;
     MDB_env             *env;
     MDB_stat             stat;
+    uint64_t             used;
     struct stat          sb;
     MDB_envinfo          info;
     const char          *what;
@@ -685,7 +771,14 @@ nango_store_present(nango_store_t *store, int state, nango_error_t *err)
     };
 
     what = NULL;
+    used = 0;
     env = state ? store->state : store->log;
+
+    /* Before the file's size, which others may make larger meanwhile. */
+
+    if (mdb_env_info(env, &info) == 0 && mdb_env_stat(env, &stat) == 0) {
+        used = ((uint64_t) info.me_last_pgno + 1) * stat.ms_psize;
+    }
 
     for (i = 0; i < 2; i++) {
         file = &store->files[state][i];
@@ -708,11 +801,7 @@ nango_store_present(nango_store_t *store, int state, nango_error_t *err)
             break;
         }
 
-        if (i == 0 && mdb_env_info(env, &info) == 0
-            && mdb_env_stat(env, &stat) == 0
-            && (uint64_t) sb.st_size
-               < ((uint64_t) info.me_last_pgno + 1) * stat.ms_psize)
-        {
+        if (i == 0 && (uint64_t) sb.st_size < used) {
             what = "has been cut short";
             break;
         }
@@ -732,6 +821,7 @@ nango_store_present(nango_store_t *store, int state, nango_error_t *err)
 nango_rc_e
 nango_store_look_after(nango_store_t *store, nango_error_t *err)
 {
+    int             bodies;
     struct stat     sb, opened;
     nango_rc_e      rc;
     nango_guard_t   guard;
@@ -756,11 +846,13 @@ nango_store_look_after(nango_store_t *store, nango_error_t *err)
 
     nango_guard_end(&guard);
 
+    bodies = nango_store_stat(store, "bodies", &sb);
+
     if (rc == NANGO_OK
-        && ((nango_store_stat(store, "bodies", &sb) == ENOENT
-             || (fstat(store->bodies, &opened) == 0
-                 && (opened.st_ino != sb.st_ino
-                     || opened.st_dev != sb.st_dev)))
+        && (bodies == ENOENT
+            || (bodies == 0 && fstat(store->bodies, &opened) == 0
+                && (opened.st_ino != sb.st_ino
+                    || opened.st_dev != sb.st_dev))
             || nango_store_stat(store, "temp", &sb) == ENOENT))
     {
         atomic_store(&store->trouble, NANGO_EBROKEN);
@@ -835,59 +927,6 @@ nango_store_settle(MDB_env *env)
 
 
 /*
- * On a thread of its own: after a fault it ends, and with it the writer's lock
- * that it may have held, before anything is closed.
- */
-
-static nango_rc_e
-nango_store_prepare_apart(nango_store_t *store, nango_error_t *err)
-{
-    int                   rc;
-    pthread_t             thread;
-    nango_store_apart_t   apart;
-
-    apart.store = store;
-    apart.rc = NANGO_OK;
-
-    rc = pthread_create(&thread, NULL, nango_store_prepare_thread, &apart);
-
-    if (rc != 0) {
-        return nango_store_error(store, err, rc, "pthread_create()", NULL);
-    }
-
-    (void) pthread_join(thread, NULL);
-
-    if (apart.rc != NANGO_OK && err != NULL) {
-        *err = apart.err;
-    }
-
-    return apart.rc;
-}
-
-
-static void *
-nango_store_prepare_thread(void *data)
-{
-    nango_store_apart_t *apart = data;
-
-    nango_guard_t  guard;
-
-    nango_guard_begin(&guard);
-
-    if (sigsetjmp(guard.jump, 0) == 0) {
-        apart->rc = nango_store_prepare(apart->store, &apart->err);
-
-    } else {
-        apart->rc = nango_store_fault(apart->store, &guard, -1, &apart->err);
-    }
-
-    nango_guard_end(&guard);
-
-    return NULL;
-}
-
-
-/*
  * First the log, whose transaction decides, then the state.  Nothing holds
  * the writer locks of both: a fold may take a second, and commits must not
  * wait for it.
@@ -900,6 +939,8 @@ nango_store_prepare(nango_store_t *store, nango_error_t *err)
     MDB_txn            *txn;
     nango_rc_e          code;
     nango_store_look_t  look;
+
+    memset(&look, 0, sizeof(nango_store_look_t));
 
     rc = mdb_txn_begin(store->log, NULL, 0, &txn);
     if (rc != 0) {

@@ -161,7 +161,11 @@ int nango_log_walk(nango_store_t *store, uint64_t from,
  */
 void nango_body_keep(nango_store_t *store, nango_str_t name);
 
-/* For nango_store_recover() and _close(): ends what a reader holds of LMDB. */
+/*
+ * For nango_store_recover() and _close(): takes a reader's places in LMDB's
+ * tables, unless there are none, and ends what it holds of LMDB.
+ */
+nango_rc_e nango_reader_place(nango_reader_t *reader, nango_error_t *err);
 void nango_reader_drop(nango_reader_t *reader);
 nango_reader_t *nango_reader_next(nango_reader_t *reader);
 

@@ -117,7 +117,10 @@ async function resumes(nginx, name) {
         assert.ok([200, 503].includes(answer.status), answer.text);
 
         return answer.status === 200 && answer.json;
-    }, 15000);
+
+    /* After several faults in a row the next attempt waits a minute. */
+
+    }, 75000);
 }
 
 

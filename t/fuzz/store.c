@@ -419,10 +419,12 @@ op_commit(nango_str_t *in, unsigned high)
             continue;
         }
 
-        if (left_out && jobs[i]->result != NANGO_WRITE_STORED) {
-            check(jobs[i]->result == (fault_fired == ENOMEM
-                                      ? NANGO_WRITE_FAILED
-                                      : NANGO_WRITE_FULL));
+        /* a log that has its size is full as well */
+
+        if (left_out
+            && jobs[i]->result == (fault_fired == ENOMEM ? NANGO_WRITE_FAILED
+                                                         : NANGO_WRITE_FULL))
+        {
             check(jobs[i]->sequence == 0);
             expected = expected ? expected : fault_code();
             left_out = 0;

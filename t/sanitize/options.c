@@ -192,6 +192,7 @@ __tsan_default_suppressions(void)
         /* a pool's threads are not joined: a variable says that they ended */
         "race_top:ngx_thread_pool_exit_handler\n"
         "race:ngx_thread_pool_destroy\n"
+        "race:ngx_worker_process_exit\n"
 
         /*
          * Threads log beside the event loop: the time is published without

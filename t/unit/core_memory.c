@@ -595,6 +595,10 @@ main(void)
         unit(json_load_fails_cleanly)
     };
 
+    if (memory_skipped()) {
+        return 0;
+    }
+
     /* libcrypto 3.0 itself does not survive a failure in its first fetch */
 
     EVP_MD_free(EVP_MD_fetch(NULL, "SHA256", NULL));

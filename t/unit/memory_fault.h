@@ -1,10 +1,10 @@
 /*
  * Copyright (C) nginx-nango authors
  *
- * Memory that fails when it is told to, and counts what is left behind: these
- * functions come before libc's for the program that includes this file and for
- * all libraries that it uses.  They hand on to whatever comes next, which is
- * AddressSanitizer under BUILD=sanitize.
+ * Memory that fails when it is told to, and counts what is left behind, and
+ * system calls that do: these functions come before libc's for the program that
+ * includes this file and for all libraries that it uses.  They hand on to
+ * whatever comes next, which is AddressSanitizer under BUILD=sanitize.
  */
 
 #ifndef _MEMORY_FAULT_H_INCLUDED_
@@ -21,11 +21,40 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <stdatomic.h>
+#include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
 
 
-/* How many more allocations are granted before one is not; -1: all are. */
+/* They are called before a sanitizer knows what it needs to know of them. */
+
+#define MEMORY_EARLY                                                          \
+    __attribute__((no_sanitize("address"), no_sanitize("thread"),             \
+                   no_sanitize("undefined")))
+
+
+/*
+ * A sanitizer has strings copied without malloc(), looks for what is left by
+ * itself, and needs memory where a thread begins.
+ */
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define MEMORY_SANITIZED  1
+#else
+#define MEMORY_SANITIZED  0
+#endif
+
+
+/* How many more are granted before one is not; -1: all are. */
 static atomic_long  memory_countdown = -1;
+
+/* Of what: allocations, or system calls, which then say EIO. */
+static int          memory_calls;
 
 /* Blocks, maps and directories that are there. */
 static atomic_long  memory_live;
@@ -43,7 +72,7 @@ static size_t  memory_early_used;
 static int     memory_resolving;
 
 
-static void
+MEMORY_EARLY static void
 memory_resolve(void)
 {
     memory_resolving = 1;
@@ -58,7 +87,7 @@ memory_resolve(void)
 }
 
 
-static void *
+MEMORY_EARLY static void *
 memory_from_early(size_t size)
 {
     void  *p;
@@ -76,7 +105,7 @@ memory_from_early(size_t size)
 }
 
 
-static int
+MEMORY_EARLY static int
 memory_is_early(const void *p)
 {
     return (const char *) p >= memory_early
@@ -84,12 +113,18 @@ memory_is_early(const void *p)
 }
 
 
-/* One allocation fails, and those after it do not. */
+/* One fails, and those after it do not. */
 
-static int
-memory_refused(void)
+MEMORY_EARLY static int
+memory_refused_of(int calls)
 {
     long  n;
+
+    if (calls != memory_calls
+        || (MEMORY_SANITIZED && syscall(SYS_gettid) != getpid()))
+    {
+        return 0;
+    }
 
     n = atomic_load(&memory_countdown);
 
@@ -103,7 +138,14 @@ memory_refused(void)
 }
 
 
-static void *
+MEMORY_EARLY static int
+memory_refused(void)
+{
+    return memory_refused_of(0);
+}
+
+
+MEMORY_EARLY static void *
 memory_counted(void *p)
 {
     if (p != NULL) {
@@ -114,7 +156,7 @@ memory_counted(void *p)
 }
 
 
-void *
+MEMORY_EARLY void *
 malloc(size_t size)
 {
     if (memory_malloc == NULL) {
@@ -135,7 +177,7 @@ malloc(size_t size)
 }
 
 
-void *
+MEMORY_EARLY void *
 calloc(size_t n, size_t size)
 {
     if (memory_calloc == NULL) {
@@ -156,7 +198,7 @@ calloc(size_t n, size_t size)
 }
 
 
-void *
+MEMORY_EARLY void *
 realloc(void *p, size_t size)
 {
     void  *longer;
@@ -176,7 +218,7 @@ realloc(void *p, size_t size)
 }
 
 
-int
+MEMORY_EARLY int
 posix_memalign(void **p, size_t align, size_t size)
 {
     int  rc;
@@ -199,7 +241,7 @@ posix_memalign(void **p, size_t align, size_t size)
 }
 
 
-void
+MEMORY_EARLY void
 free(void *p)
 {
     if (p == NULL || memory_is_early(p)) {
@@ -218,7 +260,7 @@ free(void *p)
 
 /* Of a database; libc's own maps are not made by this. */
 
-void *
+MEMORY_EARLY void *
 mmap(void *address, size_t len, int prot, int flags, int fd, off_t offset)
 {
     void  *p;
@@ -244,7 +286,7 @@ mmap(void *address, size_t len, int prot, int flags, int fd, off_t offset)
 }
 
 
-int
+MEMORY_EARLY int
 munmap(void *address, size_t len)
 {
     static int (*next)(void *, size_t);
@@ -256,6 +298,118 @@ munmap(void *address, size_t len)
     atomic_fetch_sub(&memory_live, 1);
 
     return next(address, len);
+}
+
+
+#define MEMORY_CALL(type, name, params, args)                                 \
+    MEMORY_EARLY type                                                         \
+    name params                                                               \
+    {                                                                         \
+        static type (*next) params;                                           \
+                                                                              \
+        if (next == NULL) {                                                   \
+            *(void **) &next = dlsym(RTLD_NEXT, #name);                       \
+        }                                                                     \
+                                                                              \
+        if (memory_refused_of(1)) {                                           \
+            errno = EIO;                                                      \
+            return -1;                                                        \
+        }                                                                     \
+                                                                              \
+        return next args;                                                     \
+    }
+
+/* What comes behind the flags is a word, whatever it is. */
+
+#define MEMORY_CALL_MORE(name, params, args)                                  \
+    MEMORY_EARLY int                                                          \
+    name params                                                               \
+    {                                                                         \
+        void     *more;                                                       \
+        va_list   list;                                                       \
+                                                                              \
+        static int (*next) params;                                            \
+                                                                              \
+        if (next == NULL) {                                                   \
+            *(void **) &next = dlsym(RTLD_NEXT, #name);                       \
+        }                                                                     \
+                                                                              \
+        if (memory_refused_of(1)) {                                           \
+            errno = EIO;                                                      \
+            return -1;                                                        \
+        }                                                                     \
+                                                                              \
+        va_start(list, flags);                                                \
+        more = va_arg(list, void *);                                          \
+        va_end(list);                                                         \
+                                                                              \
+        return next args;                                                     \
+    }
+
+MEMORY_CALL_MORE(open, (const char *path, int flags, ...),
+                 (path, flags, more))
+MEMORY_CALL_MORE(openat, (int at, const char *path, int flags, ...),
+                 (at, path, flags, more))
+MEMORY_CALL_MORE(fcntl, (int fd, int flags, ...), (fd, flags, more))
+MEMORY_CALL(int, mkdirat, (int at, const char *path, mode_t mode),
+            (at, path, mode))
+MEMORY_CALL(int, renameat, (int a, const char *from, int b, const char *to),
+            (a, from, b, to))
+MEMORY_CALL(int, fstat, (int fd, struct stat *sb), (fd, sb))
+MEMORY_CALL(int, stat, (const char *path, struct stat *sb), (path, sb))
+MEMORY_CALL(int, flock, (int fd, int operation), (fd, operation))
+MEMORY_CALL(int, ftruncate, (int fd, off_t len), (fd, len))
+MEMORY_CALL(ssize_t, getrandom, (void *p, size_t len, unsigned flags),
+            (p, len, flags))
+MEMORY_CALL(ssize_t, write, (int fd, const void *p, size_t len), (fd, p, len))
+MEMORY_CALL(ssize_t, pread, (int fd, void *p, size_t len, off_t offset),
+            (fd, p, len, offset))
+MEMORY_CALL(ssize_t, pwrite, (int fd, const void *p, size_t len, off_t offset),
+            (fd, p, len, offset))
+MEMORY_CALL(ssize_t, writev, (int fd, const struct iovec *v, int n),
+            (fd, v, n))
+
+
+/* The disk is not waited for. */
+
+MEMORY_EARLY int
+fsync(int fd)
+{
+    if (memory_refused_of(1)) {
+        errno = EIO;
+        return -1;
+    }
+
+    return 0;
+}
+
+
+MEMORY_EARLY int
+fdatasync(int fd)
+{
+    return fsync(fd);
+}
+
+
+/* valgrind puts its own in the place of a program's malloc(), too. */
+
+static inline int
+memory_skipped(void)
+{
+    void  *volatile p;
+
+    atomic_store(&memory_countdown, 0);
+    p = malloc(1);
+    atomic_store(&memory_countdown, -1);
+
+    if (p == NULL) {
+        return 0;
+    }
+
+    free(p);
+    print_message("skipped: this malloc() is somebody else's\n");
+
+    return 1;
 }
 
 
@@ -322,18 +476,18 @@ memory_fail_each(const memory_test_t *test)
             test->after(test->data, good);
         }
 
-        if (memory_descriptors() != fds && !(good && test->may_keep)) {
-            print_error("allocation %ld: a descriptor is left open\n", i);
+        if (memory_descriptors() != fds && !test->may_keep) {
+            print_error("number %ld: a descriptor is left open\n", i);
             fail();
         }
 
         if (good && failed && !test->may_do_without) {
-            print_error("allocation %ld failed, and nobody said so\n", i);
+            print_error("number %ld failed, and nobody said so\n", i);
             fail();
         }
 
-        if (left != 0 && !test->may_keep) {
-            print_error("allocation %ld: %ld blocks are left\n", i, left);
+        if (left != 0 && !test->may_keep && !MEMORY_SANITIZED) {
+            print_error("number %ld: %ld blocks are left\n", i, left);
             fail();
         }
 

@@ -5,7 +5,27 @@
 #include "store_test.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
+
+
+/* errno of the next read; 0: none. */
+
+static int  fault_read;
+
+
+ssize_t
+read(int fd, void *buf, size_t len)
+{
+    if (fault_read) {
+        errno = fault_read;
+        fault_read = 0;
+        return -1;
+    }
+
+    return syscall(SYS_read, fd, buf, len);
+}
 
 
 static uint64_t
@@ -435,6 +455,47 @@ the_body_of_an_event_may_be_a_file(void **state)
 }
 
 
+/* Until somebody has mended the disk, or removed the file. */
+
+static void
+a_body_that_cannot_be_read_is_waited_for(void **state)
+{
+    char                    name[NANGO_BODY_NAME_LEN + 1];
+    event_t                 e;
+    nango_store_t          *store;
+    nango_folded_t          folded;
+    nango_fold_options_t    options;
+
+    static const char  text[] =
+        "{\"type\":\"auth\",\"operation\":\"creation\",\"success\":true,"
+        "\"connectionId\":\"one\",\"providerConfigKey\":\"github\"}";
+
+    store = store_open();
+
+    adopt(store, text, name);
+    e = naming(name, sizeof(text) - 1);
+    append(store, &e);
+
+    memset(&options, 0, sizeof(options));
+    options.now_ms = T0;
+
+    fault_read = EIO;
+    assert_int_equal(nango_fold(store, &options, &folded, &failure),
+                     NANGO_EIO);
+    assert_int_equal(fault_read, 0);
+    assert_false(nango_store_needs_recovery(store));
+
+    /* a signal is nothing */
+
+    fault_read = EINTR;
+    assert_sequence(fold(store).not_understood, 0);
+    assert_int_equal(fault_read, 0);
+    assert_sequence(counts(store).valid, 1);
+
+    nango_store_close(store);
+}
+
+
 static void
 a_missing_body_is_not_understood(void **state)
 {
@@ -485,6 +546,7 @@ main(void)
         store_unit(the_sweep_removes_nothing_while_it_cannot_know),
         store_unit(the_fold_marks_what_it_sees_named),
         store_unit(the_body_of_an_event_may_be_a_file),
+        store_unit(a_body_that_cannot_be_read_is_waited_for),
         store_unit(a_missing_body_is_not_understood)
     };
 

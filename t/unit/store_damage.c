@@ -357,7 +357,7 @@ wait_for(pid_t pid)
 static void
 damaged_stores_end_nobody(void **state)
 {
-    int             status, kinds[UNHARMED + 1];
+    int             rc, status, kinds[UNHARMED + 1];
     long            round, rounds;
     pid_t           pid;
     size_t          len, used;
@@ -412,7 +412,11 @@ damaged_stores_end_nobody(void **state)
         assert_int_not_equal(pid, -1);
 
         if (pid == 0) {
-            _exit(work(NULL));
+            rc = work(NULL);
+#ifdef COVERAGE
+            __gcov_dump();
+#endif
+            _exit(rc);
         }
 
         status = wait_for(pid);

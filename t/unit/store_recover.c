@@ -369,6 +369,50 @@ open_and_close(void *data)
 }
 
 
+static int
+count_line(const char *line, void *data)
+{
+    ++*(int *) data;
+
+    return 0;
+}
+
+
+/* Those who come back take no lock for it. */
+
+static void
+readers_have_their_places_after_recovering(void **state)
+{
+    int              before, after;
+    nango_store_t   *store;
+    nango_reader_t  *reader;
+
+    store = store_open();
+    reader = nango_reader_create(store);
+    assert_ok(nango_reader_begin(reader, &failure));
+    nango_reader_end(reader);
+
+    atomic_store(&store->trouble, NANGO_EBROKEN);
+    assert_ok(nango_store_recover(store, &failure));
+
+    before = 0;
+    assert_true(mdb_reader_list(store->log, count_line, &before) >= 0);
+    assert_true(mdb_reader_list(store->state, count_line, &before) >= 0);
+
+    assert_ok(nango_reader_begin(reader, &failure));
+
+    after = 0;
+    assert_true(mdb_reader_list(store->log, count_line, &after) >= 0);
+    assert_true(mdb_reader_list(store->state, count_line, &after) >= 0);
+
+    assert_int_equal(after, before);
+
+    nango_reader_end(reader);
+    nango_reader_free(reader);
+    nango_store_close(store);
+}
+
+
 static void
 threads_do_not_open_a_store_twice(void **state)
 {
@@ -399,6 +443,7 @@ main(void)
     const struct CMUnitTest  tests[] = {
         store_unit(a_store_is_recovered_while_it_is_used),
         store_unit(recovering_waits_and_nobody_waits_for_it),
+        store_unit(readers_have_their_places_after_recovering),
         store_unit(threads_do_not_open_a_store_twice)
     };
 

@@ -425,6 +425,49 @@ the_floor_counts_as_last(void **state)
 }
 
 
+/* The file is cut, which whoever reads its map learns by a signal. */
+
+static void
+what_was_read_is_no_part_of_the_map(void **state)
+{
+    char                 path[PATH_MAX + 64];
+    plain_t              all[2];
+    nango_tag_t          tag;
+    nango_owned_t       *o;
+    nango_store_t       *store;
+    nango_reader_t      *reader;
+    nango_connection_t   c;
+
+    snprintf(path, sizeof(path), "%s/state/data.mdb", directory);
+
+    store = store_open();
+    memset(all, 0, sizeof(all));
+    make_all(store, all, 2);
+    reader = snapshot(store);
+
+    tag.name = S("a");
+    tag.value = S("0");
+
+    o = nango_owned_open(reader, S("prod"), &tag, 1, 0, &failure);
+    assert_non_null(o);
+    assert_int_equal(nango_owned_next(o, &c, &failure), 1);
+
+    assert_int_equal(truncate(path, 8192), 0);
+
+    assert_str(c.environment, "prod");
+    assert_str(c.connection_id, "c1");
+    assert_str(nango_connection_tag(&c, S("d")), "0");
+
+    assert_int_equal(nango_owned_next(o, &c, &failure), -1);
+    assert_int_equal(failure.code, NANGO_EBROKEN);
+    assert_int_equal(find(reader, "c0", &c), -1);
+
+    nango_owned_close(o);
+    snapshot_end(reader);
+    nango_store_close(store);
+}
+
+
 static void
 a_reader_takes_one_place(void **state)
 {
@@ -510,6 +553,7 @@ main(void)
         store_unit(tags_and_ids_of_any_length_are_found),
         store_unit(a_snapshot_does_not_move),
         store_unit(the_floor_counts_as_last),
+        store_unit(what_was_read_is_no_part_of_the_map),
         store_unit(a_reader_takes_one_place),
         store_unit(too_many_readers_are_told_so)
     };

@@ -15,6 +15,10 @@
 
 #include "core_test.h"
 
+#ifdef COVERAGE
+#include <gcov.h>
+#endif
+
 #include "nango_fold.h"
 #include "nango_log.h"
 #include "nango_tables.h"
@@ -463,6 +467,9 @@ spawn(int (*f)(void *data), void *data)
 
     if (pid == 0) {
         child->code = f(data);
+#ifdef COVERAGE
+        __gcov_dump();
+#endif
         _exit(0);
     }
 
