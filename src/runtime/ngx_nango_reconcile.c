@@ -37,6 +37,7 @@
 #define NGX_NANGO_RECONCILE_IDLE     250
 #define NGX_NANGO_RECONCILE_NEXT     1
 #define NGX_NANGO_RECONCILE_LOW      1000
+#define NGX_NANGO_RECONCILE_WAIT     10
 #define NGX_NANGO_RECONCILE_RETRY    (30 * 1000)
 
 /* A worker that has just started has more urgent things to ask Nango. */
@@ -44,6 +45,9 @@
 
 /* Clocks and pages: what changed so shortly before it is left alone too. */
 #define NGX_NANGO_RECONCILE_MARGIN   2000
+
+/* Waits for the state before it is asked all the same. */
+#define NGX_NANGO_RECONCILE_WAITS    100
 
 #define NGX_NANGO_RECONCILE_PAGE     200
 #define NGX_NANGO_RECONCILE_PORTION  500
@@ -78,6 +82,7 @@ typedef struct {
     u_char                    *filter;
     ngx_uint_t                 page;
     ngx_uint_t                 limit;
+    ngx_uint_t                 waited;
     u_char                     key[NANGO_KEY_LEN];      /* in the walk */
 
     /* The one that Nango is asked for; malloc()ed. */
@@ -99,6 +104,7 @@ typedef struct {
 
 
 static void ngx_nango_reconcile_handler(ngx_event_t *ev);
+static ngx_uint_t ngx_nango_reconcile_behind(void);
 static void ngx_nango_reconcile_begin(ngx_nango_reconcile_t *rec);
 static ngx_nango_environment_t *ngx_nango_reconcile_due(
     ngx_nango_reconcile_t *rec);
@@ -122,7 +128,8 @@ static ngx_int_t ngx_nango_reconcile_compare(ngx_nango_reconcile_t *rec,
 static ngx_uint_t ngx_nango_reconcile_same_tags(const nango_connection_t *c,
     const nango_event_t *event);
 static ngx_int_t ngx_nango_reconcile_repair(ngx_nango_reconcile_t *rec,
-    nango_event_t *event, ngx_uint_t *count, ngx_nango_counter_e counter);
+    nango_reader_t *reader, nango_event_t *event, ngx_uint_t *count,
+    ngx_nango_counter_e counter);
 
 static void ngx_nango_reconcile_count(ngx_nango_reconcile_t *rec);
 static int ngx_nango_reconcile_counted(void *data,
@@ -217,6 +224,17 @@ ngx_nango_reconcile_handler(ngx_event_t *ev)
         return;
     }
 
+    if (rec->phase != NGX_NANGO_RECONCILE_NONE
+        && rec->waited < NGX_NANGO_RECONCILE_WAITS
+        && ngx_nango_reconcile_behind())
+    {
+        rec->waited++;
+        ngx_nango_reconcile_again(rec, NGX_NANGO_RECONCILE_WAIT);
+        return;
+    }
+
+    rec->waited = 0;
+
     switch (rec->phase) {
 
     case NGX_NANGO_RECONCILE_NONE:
@@ -235,6 +253,32 @@ ngx_nango_reconcile_handler(ngx_event_t *ev)
         ngx_nango_reconcile_check(rec);
         break;
     }
+}
+
+
+/* Its own repairs too are waited for before anything more is compared. */
+
+static ngx_uint_t
+ngx_nango_reconcile_behind(void)
+{
+    ngx_uint_t       behind;
+    nango_reader_t  *reader;
+
+    reader = ngx_nango_store_snapshot();
+
+    if (reader == NULL) {
+        return 0;
+    }
+
+    behind = (nango_reader_last(reader) > nango_reader_applied(reader));
+
+    nango_reader_end(reader);
+
+    if (behind) {
+        ngx_nango_want_fold();
+    }
+
+    return behind;
 }
 
 
@@ -684,7 +728,7 @@ ngx_nango_reconcile_compare(ngx_nango_reconcile_t *rec, nango_reader_t *reader,
     if (rc == 0) {
         event->success = NANGO_SUCCESS_TRUE;
 
-        return ngx_nango_reconcile_repair(rec, event, &rec->missing,
+        return ngx_nango_reconcile_repair(rec, reader, event, &rec->missing,
                                           NGX_NANGO_REPAIRS_MISSING);
     }
 
@@ -702,7 +746,7 @@ ngx_nango_reconcile_compare(ngx_nango_reconcile_t *rec, nango_reader_t *reader,
 
         event->success = NANGO_SUCCESS_TRUE;
 
-        return ngx_nango_reconcile_repair(rec, event, &rec->missing,
+        return ngx_nango_reconcile_repair(rec, reader, event, &rec->missing,
                                           NGX_NANGO_REPAIRS_MISSING);
     }
 
@@ -713,7 +757,7 @@ ngx_nango_reconcile_compare(ngx_nango_reconcile_t *rec, nango_reader_t *reader,
 
         event->success = NANGO_SUCCESS_TRUE;
 
-        if (ngx_nango_reconcile_repair(rec, event, &rec->tags,
+        if (ngx_nango_reconcile_repair(rec, reader, event, &rec->tags,
                                        NGX_NANGO_REPAIRS_TAGS)
             != NGX_OK)
         {
@@ -738,7 +782,7 @@ ngx_nango_reconcile_compare(ngx_nango_reconcile_t *rec, nango_reader_t *reader,
         event->error_type = nango_str("auth", 4);
     }
 
-    return ngx_nango_reconcile_repair(rec, event, &rec->status,
+    return ngx_nango_reconcile_repair(rec, reader, event, &rec->status,
                                       NGX_NANGO_REPAIRS_STATUS);
 }
 
@@ -767,10 +811,20 @@ ngx_nango_reconcile_same_tags(const nango_connection_t *c,
 
 
 static ngx_int_t
-ngx_nango_reconcile_repair(ngx_nango_reconcile_t *rec, nango_event_t *event,
-    ngx_uint_t *count, ngx_nango_counter_e counter)
+ngx_nango_reconcile_repair(ngx_nango_reconcile_t *rec, nango_reader_t *reader,
+    nango_event_t *event, ngx_uint_t *count, ngx_nango_counter_e counter)
 {
     ngx_nango_job_t  *job;
+
+    /*
+     * What is on its way to the state may say something of this one: a repair
+     * would undo a deletion.
+     */
+
+    if (nango_reader_last(reader) > nango_reader_applied(reader)) {
+        ngx_nango_want_fold();
+        return NGX_BUSY;
+    }
 
     job = ngx_nango_event_job(rec->environment, NANGO_SOURCE_REPAIR, event);
 
@@ -1056,7 +1110,7 @@ ngx_nango_reconcile_confirm(ngx_nango_reconcile_t *rec,
         event.operation = NANGO_OP_DELETION;
         event.success = NANGO_SUCCESS_TRUE;
 
-        ok = ngx_nango_reconcile_repair(rec, &event, &rec->vanished,
+        ok = ngx_nango_reconcile_repair(rec, reader, &event, &rec->vanished,
                                         NGX_NANGO_REPAIRS_VANISHED);
 
     } else if (ngx_strcmp(error.code, "invalid_credentials") == 0) {
@@ -1068,7 +1122,7 @@ ngx_nango_reconcile_confirm(ngx_nango_reconcile_t *rec,
             event.error_text = nango_str(error.message,
                                          ngx_strlen(error.message));
 
-            ok = ngx_nango_reconcile_repair(rec, &event, &rec->status,
+            ok = ngx_nango_reconcile_repair(rec, reader, &event, &rec->status,
                                             NGX_NANGO_REPAIRS_STATUS);
         }
 

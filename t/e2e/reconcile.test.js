@@ -11,7 +11,7 @@ const nodeTest = require('node:test');
 
 const sim = require('../sim/helper');
 const { API_KEY } = require('../sim/nango');
-const { bodies } = require('./edge');
+const { bodies, hold } = require('./edge');
 const { hmac, once } = require('./client');
 const { reader } = require('./model');
 const { create, sleep, until } = require('./nginx');
@@ -221,6 +221,31 @@ test('a deletion here holds against a list; at Nango it is asked', async (t) => 
     await sleep(3000);
     await compared(nango);
     assert.deepStrictEqual(await ids(nginx), ['c-1']);
+    quiet(nginx);
+});
+
+
+test('a deletion on its way to the state is not undone', async (t) => {
+    const { nango, nginx, start } = await running(t);
+
+    await start();
+    await until('a run', async () => await lists(nango) >= 1);
+
+    const release = await hold(t, nginx, 'state');
+
+    await webhook(nginx, event('creation', 'c-1', { end_user_id: '42' }));
+    await webhook(nginx, event('deletion', 'c-1', {}));
+    await nango.control('POST', 'faults', { faults: [{
+        method: 'GET', path: '/connections/c-1', status: 500 }] });
+    await put(nango, ['c-1', '42']);
+
+    const before = await lists(nango);
+
+    await until('a list with it', async () => await lists(nango) > before);
+    await sleep(500);
+    await release();
+    await compared(nango);
+    assert.deepStrictEqual(await ids(nginx), []);
     quiet(nginx);
 });
 
