@@ -145,8 +145,8 @@ const KINDS = {
         same: (json, headers) => headers.location,
     },
     'a webhook by GET': { ask: () => ({ url: '/webhook' }), status: 405 },
-    'a list by POST': {
-        ask: () => ({ method: 'POST', url: '/connections', body: 'x' }),
+    'a list by PUT': {
+        ask: () => ({ method: 'PUT', url: '/connections', body: 'x' }),
         status: 405,
     },
     'an origin that is denied': {
