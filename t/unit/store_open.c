@@ -635,7 +635,7 @@ static void
 there_is_room_for_tables_of_later(void **state)
 {
     int             i;
-    char            name[16];
+    char            name[32];
     MDB_txn        *txn;
     MDB_dbi         dbi;
     nango_store_t  *store;
