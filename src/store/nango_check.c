@@ -172,7 +172,7 @@ nango_check_child(const unsigned char *node)
 int
 nango_check_head(const char *path, char text[NANGO_CHECK_TEXT])
 {
-    int             i, fd, rc;
+    int             i, n, fd, rc;
     uint32_t        psize;
     struct stat     sb;
     const char     *what;
@@ -191,13 +191,19 @@ nango_check_head(const char *path, char text[NANGO_CHECK_TEXT])
 
     rc = (fstat(fd, &sb) == -1) ? errno : 0;
 
-    /* Another process may be making it: LMDB waits for that, and looks. */
+    /*
+     * Another process may be making it: LMDB waits for that, and looks.  But
+     * the page that is there has to say how large pages are, since LMDB
+     * divides by that.
+     */
 
-    if (rc != 0 || !S_ISREG(sb.st_mode) || sb.st_size < 2 * 4096) {
+    if (rc != 0 || !S_ISREG(sb.st_mode) || sb.st_size == 0) {
         goto done;
     }
 
-    for (i = 0; i < 2; i++) {
+    n = (sb.st_size < 2 * 4096) ? 1 : 2;
+
+    for (i = 0; i < n; i++) {
         rc = nango_check_read(fd, meta[i], NANGO_CHECK_META_LEN,
                               (uint64_t) i * psize);
 
@@ -242,8 +248,9 @@ nango_check_head(const char *path, char text[NANGO_CHECK_TEXT])
         {
             what = "its trees are of another kind";
 
-        } else if (nango_check_64(meta[i] + NANGO_CHECK_LAST)
-                   >= (uint64_t) sb.st_size / psize)
+        } else if (n == 2
+                   && nango_check_64(meta[i] + NANGO_CHECK_LAST)
+                      >= (uint64_t) sb.st_size / psize)
         {
             what = "it ends before its last page";
 

@@ -431,6 +431,37 @@ a_newer_state_is_not_given_a_log(void **state)
 }
 
 
+/* LMDB would divide by it. */
+
+static void
+a_short_file_without_a_size_of_a_page_is_damage(void **state)
+{
+    int             fd;
+    char            path[PATH_MAX + 64];
+    uint32_t        none;
+    nango_store_t  *store;
+
+    store = store_open();
+    nango_store_close(store);
+
+    snprintf(path, sizeof(path), "%s/log/data.mdb", directory);
+
+    fd = open(path, O_RDWR);
+    assert_true(fd != -1);
+
+    none = 0;
+
+    assert_int_equal(pwrite(fd, &none, sizeof(none), 40), sizeof(none));
+    assert_int_equal(ftruncate(fd, 4200), 0);
+    assert_int_equal(store_try(&store, SIZE), NANGO_EDAMAGED);
+
+    assert_int_equal(ftruncate(fd, 100), 0);
+    assert_int_equal(store_try(&store, SIZE), NANGO_EDAMAGED);
+
+    close(fd);
+}
+
+
 static void
 meta_of_the_wrong_size_is_damage(void **state)
 {
@@ -635,7 +666,7 @@ static void
 there_is_room_for_tables_of_later(void **state)
 {
     int             i;
-    char            name[16];
+    char            name[32];
     MDB_txn        *txn;
     MDB_dbi         dbi;
     nango_store_t  *store;
@@ -885,6 +916,7 @@ main(void)
         store_unit(a_foreign_state_is_refused),
         store_unit(a_newer_schema_is_refused),
         store_unit(a_newer_state_is_not_given_a_log),
+        store_unit(a_short_file_without_a_size_of_a_page_is_damage),
         store_unit(meta_of_the_wrong_size_is_damage),
         store_unit(a_sequence_that_cannot_be_is_damage),
         store_unit(a_file_that_is_no_database_is_damage),
