@@ -641,7 +641,6 @@ static ngx_int_t
 ngx_nango_reconcile_page(ngx_nango_reconcile_t *rec, nango_str_t reply,
     ngx_uint_t *n)
 {
-    int                   more;
     ngx_int_t             rc;
     nango_str_t           name, element;
     nango_event_t         event;
@@ -666,8 +665,7 @@ ngx_nango_reconcile_page(ngx_nango_reconcile_t *rec, nango_str_t reply,
     rc = NGX_OK;
     *n = 0;
 
-    while (rc == NGX_OK && (more = nango_json_next(&w, &name, &element)) == 1)
-    {
+    while (rc == NGX_OK && nango_json_next(&w, &name, &element) == 1) {
         (*n)++;
 
         if (nango_event_parse_connection(&event, element) != 0) {

@@ -1108,6 +1108,8 @@ nango_reader_changed(nango_reader_t *reader, nango_str_t environment,
         return -1;
     }
 
+    memset(&c, 0, sizeof(nango_concerns_t));
+
     for (i = 0; i < ntags; i++) {
 
         if (nango_owner_key(c.keys[i], environment, tags[i].name,
@@ -1120,7 +1122,6 @@ nango_reader_changed(nango_reader_t *reader, nango_str_t environment,
     }
 
     c.n = ntags;
-    c.changed = 0;
 
     rc = nango_reader_walk(reader, sequence, nango_change_concerns, &c, err);
 
