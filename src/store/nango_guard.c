@@ -20,6 +20,15 @@ static void nango_guard_signal(int signo, siginfo_t *info, void *context);
 static void nango_guard_assert(MDB_env *env, const char *msg);
 
 
+/*
+ * A module's variables of a thread are allocated when the thread first uses
+ * them, and glibc ends the process where there is no memory for that.  It has
+ * room for a few that were there from the thread's beginning.
+ */
+
+#ifdef __GLIBC__
+__attribute__((tls_model("initial-exec")))
+#endif
 static _Thread_local nango_guard_t  *nango_guard;
 
 static pthread_mutex_t   nango_guard_mutex = PTHREAD_MUTEX_INITIALIZER;

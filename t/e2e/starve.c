@@ -10,7 +10,7 @@
  *     2  how many were refused
  *     3  of what: 0 memory, 1 descriptors, 2 threads
  *     4  1: those after the one that was refused are refused as well
- *     5  from when on: 0 at once, 1 once the configuration is opened, 2 once
+ *     5  from when on: 0 at once, 1 once a file "starve.conf" is opened, 2 once
  *        libcurl is initialised; set to 0 when that has happened
  *     6  blocks of memory that the process of word 1 has, more or less by a
  *        constant
@@ -367,7 +367,7 @@ no_descriptor(void)
         mode = (flags & (O_CREAT|O_TMPFILE)) ? va_arg(args, int) : 0;         \
         va_end(args);                                                         \
                                                                               \
-        if (strstr(path, "nginx.conf") != NULL) {                             \
+        if (strstr(path, "starve.conf") != NULL) {                             \
             reached(AT_CONF);                                                 \
         }                                                                     \
                                                                               \
