@@ -1363,7 +1363,9 @@ killed_child(void *data)
     nango_write_t   *jobs[64];
     nango_writer_t  *w;
 
-    if (store_try(&store, SIZE) != NANGO_OK) {
+    /* Room for what the fastest disk takes until it is killed. */
+
+    if (store_try(&store, 8 * SIZE) != NANGO_OK) {
         return 1;
     }
 

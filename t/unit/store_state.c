@@ -500,6 +500,83 @@ a_reader_takes_one_place(void **state)
 }
 
 
+typedef struct {
+    unsigned char         keys[CONNECTIONS][NANGO_KEY_LEN];
+    int                   n;
+    int                   deleted;
+    int                   stop;         /* after so many in one call */
+    int                   calls;
+} walked_t;
+
+
+static int
+walk(void *data, const nango_connection_t *c)
+{
+    walked_t *w = data;
+
+    assert_true(w->n < CONNECTIONS);
+    assert_int_equal(c->integration.len, sizeof("github") - 1);
+
+    memcpy(w->keys[w->n++], c->key, NANGO_KEY_LEN);
+    w->deleted += (c->status == NANGO_STATUS_DELETED);
+
+    return ++w->calls == w->stop;
+}
+
+
+/* In portions of any size, each in a snapshot of its own. */
+
+static void
+all_connections_are_walked_over_once(void **state)
+{
+    int              i, rc, gone, portion, stop;
+    plain_t          all[CONNECTIONS];
+    walked_t         w;
+    nango_store_t   *store;
+    nango_reader_t  *reader;
+    unsigned char    key[NANGO_KEY_LEN];
+
+    store = store_open();
+    random_all(all, CONNECTIONS, 2);
+    make_all(store, all, CONNECTIONS);
+    gone = 0;
+
+    for (i = 0; i < CONNECTIONS; i++) {
+        gone += all[i].gone;
+    }
+
+    for (portion = 1; portion <= 2 * CONNECTIONS; portion *= 7) {
+
+        for (stop = 0; stop <= 3; stop += 3) {
+            memset(&w, 0, sizeof(w));
+            memset(key, 0, sizeof(key));
+            w.stop = stop;
+
+            do {
+                w.calls = 0;
+                reader = snapshot(store);
+                rc = nango_reader_all(reader, key, portion, walk, &w,
+                                      &failure);
+                nango_reader_end(reader);
+                nango_reader_free(reader);
+
+                assert_true(rc == 0 || rc == 1);
+            } while (rc == 1);
+
+            assert_int_equal(w.n, CONNECTIONS);
+            assert_int_equal(w.deleted, gone);
+
+            for (i = 1; i < w.n; i++) {
+                assert_true(memcmp(w.keys[i - 1], w.keys[i], NANGO_KEY_LEN)
+                            < 0);
+            }
+        }
+    }
+
+    nango_store_close(store);
+}
+
+
 static void
 too_many_readers_are_told_so(void **state)
 {
@@ -547,6 +624,7 @@ main(void)
 {
     const struct CMUnitTest  tests[] = {
         store_unit(walks_over_tags_meet_where_all_are),
+        store_unit(all_connections_are_walked_over_once),
         store_unit(pages_follow_one_another),
         store_unit(an_owner_has_tags),
         store_unit(an_index_that_lies_is_not_believed),
