@@ -21,6 +21,7 @@ static ngx_uint_t ngx_http_nango_look_wait(ngx_http_nango_look_t *look,
     uint64_t sequence);
 static void ngx_http_nango_look_wake(ngx_nango_wait_t *wait);
 static void ngx_http_nango_look_cleanup(void *data);
+static ngx_int_t ngx_http_nango_keep(ngx_pool_t *pool, nango_connection_t *c);
 
 
 ngx_int_t
@@ -222,8 +223,15 @@ ngx_http_nango_find_all(ngx_http_request_t *r, nango_reader_t *reader,
             continue;
         }
 
+        /* Its strings are those of the reader until it reads the next one. */
+
         if (*found < n) {
             c[*found] = one;
+
+            if (ngx_http_nango_keep(r->pool, &c[*found]) != NGX_OK) {
+                nango_owned_close(owned);
+                return NGX_ERROR;
+            }
         }
 
         (*found)++;
@@ -232,6 +240,36 @@ ngx_http_nango_find_all(ngx_http_request_t *r, nango_reader_t *reader,
     nango_owned_close(owned);
 
     return (rc == -1) ? ngx_http_nango_unreadable(r, &err) : NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_nango_keep(ngx_pool_t *pool, nango_connection_t *c)
+{
+    size_t        i;
+    ngx_uint_t    n;
+    nango_str_t  *strings[] = {
+        &c->environment, &c->integration, &c->connection_id, &c->provider,
+        &c->error_type, &c->error_text
+    };
+
+    for (n = 0; n < sizeof(strings) / sizeof(strings[0]); n++) {
+        if (strings[n]->data
+            && ngx_http_nango_copy(pool, strings[n]) != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    for (i = 0; i < c->ntags; i++) {
+        if (ngx_http_nango_copy(pool, &c->tags[i].name) != NGX_OK
+            || ngx_http_nango_copy(pool, &c->tags[i].value) != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
 }
 
 

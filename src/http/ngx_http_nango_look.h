@@ -62,7 +62,7 @@ ngx_int_t ngx_http_nango_unreadable(ngx_http_request_t *r,
 
 
 /*
- * The owner's connection of that key: NGX_OK and *c until the snapshot ends;
+ * The owner's connection of that key: NGX_OK and *c until the next is read;
  * NGX_DECLINED: there is none, or it is somebody else's; NGX_BUSY.
  */
 ngx_int_t ngx_http_nango_find(ngx_http_request_t *r, nango_reader_t *reader,
@@ -70,8 +70,9 @@ ngx_int_t ngx_http_nango_find(ngx_http_request_t *r, nango_reader_t *reader,
     nango_connection_t *c);
 
 /*
- * The owner's connections to an integration, newest first, at most n of them.
- * NGX_OK and *found, which may be more than n; NGX_BUSY.
+ * The owner's connections to an integration, newest first, at most n of them,
+ * with copies of their strings in the request's pool.  NGX_OK and *found,
+ * which may be more than n; NGX_BUSY, NGX_ERROR.
  */
 ngx_int_t ngx_http_nango_find_all(ngx_http_request_t *r,
     nango_reader_t *reader, ngx_nango_environment_t *env, ngx_array_t *owners,
