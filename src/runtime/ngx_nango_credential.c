@@ -307,7 +307,7 @@ ngx_nango_credential_find(ngx_nango_credential_t *c, ngx_uint_t fetch)
 }
 
 
-/* Taken; NULL if it cannot be taken now.  Without create it may be another's. */
+/* Taken; NULL: it cannot be now.  Without create it may be that of another. */
 
 static ngx_nango_credential_slot_t *
 ngx_nango_credential_slot(u_char *key, ngx_uint_t create)
