@@ -440,6 +440,11 @@ what_was_read_is_no_part_of_the_map(void **state)
 
     snprintf(path, sizeof(path), "%s/state/data.mdb", directory);
 
+#ifdef __SANITIZE_THREAD__
+    /* It delivers a fault late, and where it has no handler of ours. */
+    skip();
+#endif
+
     store = store_open();
     memset(all, 0, sizeof(all));
     make_all(store, all, 2);
