@@ -240,6 +240,10 @@ char *ngx_http_nango_endpoint_merge(ngx_conf_t *cf,
 void ngx_http_nango_conf_error(ngx_uint_t level, ngx_conf_t *cf,
     ngx_str_t *file, ngx_uint_t line, const char *fmt, ...);
 
+/* cv is zeroed first.  NGX_OK, NGX_ERROR after logging. */
+ngx_int_t ngx_http_nango_compile(ngx_conf_t *cf, ngx_str_t *value,
+    ngx_http_complex_value_t *cv);
+
 char *ngx_http_nango_store_directive(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 char *ngx_http_nango_environment(ngx_conf_t *cf, ngx_command_t *cmd,

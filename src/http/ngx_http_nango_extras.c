@@ -108,7 +108,6 @@ ngx_http_nango_webhook_url(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     ngx_http_nango_loc_conf_t *nlcf = conf;
 
     ngx_str_t                         *value;
-    ngx_http_compile_complex_value_t   ccv;
 
     if (nlcf->webhook_url != NGX_CONF_UNSET_PTR) {
         return "is duplicate";
@@ -122,13 +121,7 @@ ngx_http_nango_webhook_url(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return NGX_CONF_ERROR;
     }
 
-    ngx_memzero(&ccv, sizeof(ngx_http_compile_complex_value_t));
-
-    ccv.cf = cf;
-    ccv.value = &value[1];
-    ccv.complex_value = nlcf->webhook_url;
-
-    if (ngx_http_compile_complex_value(&ccv) != NGX_OK) {
+    if (ngx_http_nango_compile(cf, &value[1], nlcf->webhook_url) != NGX_OK) {
         return NGX_CONF_ERROR;
     }
 
@@ -157,7 +150,6 @@ static char *
 ngx_http_nango_extra(ngx_conf_t *cf, ngx_array_t **extras,
     ngx_str_t *integration, ngx_str_t *value, ngx_http_nango_extra_t **extra)
 {
-    ngx_http_compile_complex_value_t  ccv;
 
     if (!nango_integration_valid(ngx_nango_str(integration))) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
@@ -184,13 +176,7 @@ ngx_http_nango_extra(ngx_conf_t *cf, ngx_array_t **extras,
 
     (*extra)->integration = *integration;
 
-    ngx_memzero(&ccv, sizeof(ngx_http_compile_complex_value_t));
-
-    ccv.cf = cf;
-    ccv.value = value;
-    ccv.complex_value = &(*extra)->value;
-
-    if (ngx_http_compile_complex_value(&ccv) != NGX_OK) {
+    if (ngx_http_nango_compile(cf, value, &(*extra)->value) != NGX_OK) {
         return NGX_CONF_ERROR;
     }
 

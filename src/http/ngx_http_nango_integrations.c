@@ -19,7 +19,6 @@ ngx_http_nango_integrations_directive(ngx_conf_t *cf, ngx_command_t *cmd,
     ngx_str_t                         *value;
     ngx_uint_t                         i;
     ngx_http_complex_value_t          *cv;
-    ngx_http_compile_complex_value_t   ccv;
 
     if (nlcf->integrations == NGX_CONF_UNSET_PTR) {
         nlcf->integrations = ngx_array_create(cf->pool, cf->args->nelts,
@@ -38,14 +37,7 @@ ngx_http_nango_integrations_directive(ngx_conf_t *cf, ngx_command_t *cmd,
             return NGX_CONF_ERROR;
         }
 
-        ngx_memzero(&ccv, sizeof(ngx_http_compile_complex_value_t));
-        ngx_memzero(cv, sizeof(ngx_http_complex_value_t));
-
-        ccv.cf = cf;
-        ccv.value = &value[i];
-        ccv.complex_value = cv;
-
-        if (ngx_http_compile_complex_value(&ccv) != NGX_OK) {
+        if (ngx_http_nango_compile(cf, &value[i], cv) != NGX_OK) {
             return NGX_CONF_ERROR;
         }
 

@@ -34,7 +34,6 @@ ngx_http_nango_permit(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     ngx_str_t                         *value, condition;
     ngx_uint_t                         i, n;
     ngx_http_nango_permit_t           *permit;
-    ngx_http_compile_complex_value_t   ccv;
 
     if (nlcf->permits == NGX_CONF_UNSET_PTR) {
         nlcf->permits = ngx_array_create(cf->pool, 2,
@@ -70,13 +69,9 @@ ngx_http_nango_permit(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
                 return NGX_CONF_ERROR;
             }
 
-            ngx_memzero(&ccv, sizeof(ngx_http_compile_complex_value_t));
-
-            ccv.cf = cf;
-            ccv.value = &condition;
-            ccv.complex_value = permit->condition;
-
-            if (ngx_http_compile_complex_value(&ccv) != NGX_OK) {
+            if (ngx_http_nango_compile(cf, &condition, permit->condition)
+                != NGX_OK)
+            {
                 return NGX_CONF_ERROR;
             }
 

@@ -23,8 +23,6 @@
 #define NGX_HTTP_NANGO_REQUIRE_LOOKS  5
 
 
-static char *ngx_http_nango_require_value(ngx_conf_t *cf, ngx_str_t *value,
-    ngx_http_complex_value_t *cv);
 static ngx_uint_t ngx_http_nango_require_returns(ngx_conf_t *cf);
 static ngx_int_t ngx_http_nango_require_begin(ngx_http_request_t *r,
     ngx_http_nango_require_t *rq, ngx_http_nango_required_t *rd);
@@ -80,8 +78,7 @@ ngx_http_nango_require(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
             rq->id = ngx_pcalloc(cf->pool, sizeof(ngx_http_complex_value_t));
 
             if (rq->id == NULL
-                || ngx_http_nango_require_value(cf, &s, rq->id)
-                   != NGX_CONF_OK)
+                || ngx_http_nango_compile(cf, &s, rq->id) != NGX_OK)
             {
                 return NGX_CONF_ERROR;
             }
@@ -140,8 +137,8 @@ ngx_http_nango_require(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     rq->file = cf->conf_file->file.name;
     rq->line = cf->conf_file->line;
 
-    if (ngx_http_nango_require_value(cf, name[n - 1], &rq->integration)
-        != NGX_CONF_OK)
+    if (ngx_http_nango_compile(cf, name[n - 1], &rq->integration)
+        != NGX_OK)
     {
         return NGX_CONF_ERROR;
     }
@@ -157,23 +154,6 @@ ngx_http_nango_require(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     }
 
     return NGX_CONF_OK;
-}
-
-
-static char *
-ngx_http_nango_require_value(ngx_conf_t *cf, ngx_str_t *value,
-    ngx_http_complex_value_t *cv)
-{
-    ngx_http_compile_complex_value_t  ccv;
-
-    ngx_memzero(&ccv, sizeof(ngx_http_compile_complex_value_t));
-
-    ccv.cf = cf;
-    ccv.value = value;
-    ccv.complex_value = cv;
-
-    return (ngx_http_compile_complex_value(&ccv) == NGX_OK) ? NGX_CONF_OK
-                                                            : NGX_CONF_ERROR;
 }
 
 

@@ -15,8 +15,6 @@
 static char *ngx_http_nango_tag_variables(ngx_conf_t *cf,
     ngx_http_nango_tag_t *tag, ngx_str_t *value, ngx_uint_t owner);
 static char *ngx_http_nango_tag_source(ngx_conf_t *cf, ngx_str_t *name);
-static ngx_int_t ngx_http_nango_tag_compile(ngx_conf_t *cf, ngx_str_t *value,
-    ngx_http_complex_value_t *cv);
 
 
 char *
@@ -84,7 +82,7 @@ ngx_http_nango_tag_add(ngx_conf_t *cf, ngx_array_t *tags, ngx_uint_t owner)
 
     tag->name = name;
 
-    if (ngx_http_nango_tag_compile(cf, &value[2], &tag->value) != NGX_OK) {
+    if (ngx_http_nango_compile(cf, &value[2], &tag->value) != NGX_OK) {
         return NGX_CONF_ERROR;
     }
 
@@ -205,7 +203,7 @@ ngx_http_nango_tag_variables(ngx_conf_t *cf, ngx_http_nango_tag_t *tag,
             return NGX_CONF_ERROR;
         }
 
-        if (ngx_http_nango_tag_compile(cf, &text, cv) != NGX_OK) {
+        if (ngx_http_nango_compile(cf, &text, cv) != NGX_OK) {
             return NGX_CONF_ERROR;
         }
     }
@@ -294,8 +292,8 @@ ngx_http_nango_tag_source(ngx_conf_t *cf, ngx_str_t *name)
 }
 
 
-static ngx_int_t
-ngx_http_nango_tag_compile(ngx_conf_t *cf, ngx_str_t *value,
+ngx_int_t
+ngx_http_nango_compile(ngx_conf_t *cf, ngx_str_t *value,
     ngx_http_complex_value_t *cv)
 {
     ngx_http_compile_complex_value_t  ccv;

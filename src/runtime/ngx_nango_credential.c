@@ -76,8 +76,6 @@ static ngx_uint_t ngx_nango_credential_kept(
     ngx_nango_credential_slot_t *slot);
 static ngx_uint_t ngx_nango_credential_leased(
     ngx_nango_credential_slot_t *slot);
-static ngx_uint_t ngx_nango_credential_take(ngx_nango_credential_slot_t *slot);
-static void ngx_nango_credential_leave(ngx_nango_credential_slot_t *slot);
 static ngx_int_t ngx_nango_credential_store(u_char *key, uint64_t version,
     u_char *data, size_t len, uint64_t expires,
     ngx_nango_credential_e failure);
@@ -252,7 +250,7 @@ ngx_nango_credential_find(ngx_nango_credential_t *c, ngx_uint_t fetch)
         && (ngx_nango_credential_kept(slot)
             || ngx_nango_credential_leased(slot)))
     {
-        ngx_nango_credential_leave(slot);
+        ngx_nango_slot_leave(&slot->holder);
 
         c->failure = NGX_NANGO_CREDENTIAL_CHANGED;
         c->len = 0;
@@ -274,7 +272,7 @@ ngx_nango_credential_find(ngx_nango_credential_t *c, ngx_uint_t fetch)
             c->len = slot->len;
         }
 
-        ngx_nango_credential_leave(slot);
+        ngx_nango_slot_leave(&slot->holder);
 
         return NGX_OK;
     }
@@ -288,7 +286,7 @@ ngx_nango_credential_find(ngx_nango_credential_t *c, ngx_uint_t fetch)
         mine = 1;
     }
 
-    ngx_nango_credential_leave(slot);
+    ngx_nango_slot_leave(&slot->holder);
 
     if (!mine) {
         return NGX_AGAIN;
@@ -334,7 +332,7 @@ ngx_nango_credential_slot(u_char *key, ngx_uint_t create)
         }
     }
 
-    if (best == NULL || !ngx_nango_credential_take(best)) {
+    if (best == NULL || !ngx_nango_slot_take(&best->holder)) {
         return NULL;
     }
 
@@ -347,7 +345,7 @@ ngx_nango_credential_slot(u_char *key, ngx_uint_t create)
         /* Another may have been quicker and has begun to use it. */
 
         if (ngx_nango_credential_leased(best)) {
-            ngx_nango_credential_leave(best);
+            ngx_nango_slot_leave(&best->holder);
             return NULL;
         }
 
@@ -394,31 +392,6 @@ ngx_nango_credential_leased(ngx_nango_credential_slot_t *slot)
 }
 
 
-static ngx_uint_t
-ngx_nango_credential_take(ngx_nango_credential_slot_t *slot)
-{
-    ngx_atomic_uint_t  holder;
-
-    holder = slot->holder;
-
-    if (holder != 0
-        && (kill((pid_t) holder, 0) == 0 || ngx_errno != NGX_ESRCH))
-    {
-        return 0;
-    }
-
-    return ngx_atomic_cmp_set(&slot->holder, holder, ngx_pid);
-}
-
-
-static void
-ngx_nango_credential_leave(ngx_nango_credential_slot_t *slot)
-{
-    ngx_memory_barrier();
-    slot->holder = 0;
-}
-
-
 /* NGX_AGAIN: somebody is just at it. */
 
 static ngx_int_t
@@ -450,7 +423,7 @@ ngx_nango_credential_store(u_char *key, uint64_t version, u_char *data,
         slot->fetcher = 0;
     }
 
-    ngx_nango_credential_leave(slot);
+    ngx_nango_slot_leave(&slot->holder);
 
     return NGX_OK;
 }

@@ -87,8 +87,6 @@ typedef struct {
 static ngx_int_t ngx_nango_shared_init(ngx_shm_zone_t *zone, void *data);
 static ngx_nango_account_slot_t *ngx_nango_account(ngx_str_t *account);
 static ngx_nango_environment_slot_t *ngx_nango_environment_slot(u_char *key);
-static ngx_uint_t ngx_nango_slot_take(ngx_nango_session_slot_t *slot);
-static void ngx_nango_slot_leave(ngx_nango_session_slot_t *slot);
 static uint32_t ngx_nango_slot_crc(ngx_nango_session_slot_t *slot);
 
 
@@ -454,12 +452,12 @@ ngx_nango_limit(u_char *key, ngx_msec_t interval, ngx_uint_t burst)
 }
 
 
-static ngx_uint_t
-ngx_nango_slot_take(ngx_nango_session_slot_t *slot)
+ngx_uint_t
+ngx_nango_slot_take(ngx_atomic_t *slot)
 {
     ngx_atomic_uint_t  holder;
 
-    holder = slot->holder;
+    holder = *slot;
 
     if (holder != 0
         && (kill((pid_t) holder, 0) == 0 || ngx_errno != NGX_ESRCH))
@@ -467,15 +465,15 @@ ngx_nango_slot_take(ngx_nango_session_slot_t *slot)
         return 0;
     }
 
-    return ngx_atomic_cmp_set(&slot->holder, holder, ngx_pid);
+    return ngx_atomic_cmp_set(slot, holder, ngx_pid);
 }
 
 
-static void
-ngx_nango_slot_leave(ngx_nango_session_slot_t *slot)
+void
+ngx_nango_slot_leave(ngx_atomic_t *slot)
 {
     ngx_memory_barrier();
-    slot->holder = 0;
+    *slot = 0;
 }
 
 
@@ -524,7 +522,7 @@ ngx_nango_session_find(u_char *key, u_char *answer, size_t *len)
 
         if (slot->len == 0
             || ngx_memcmp(slot->key, key, NGX_NANGO_SESSION_KEY_LEN) != 0
-            || !ngx_nango_slot_take(slot))
+            || !ngx_nango_slot_take(&slot->holder))
         {
             continue;
         }
@@ -541,7 +539,7 @@ ngx_nango_session_find(u_char *key, u_char *answer, size_t *len)
             rc = NGX_OK;
         }
 
-        ngx_nango_slot_leave(slot);
+        ngx_nango_slot_leave(&slot->holder);
 
         if (rc == NGX_OK) {
             return NGX_OK;
@@ -578,7 +576,7 @@ ngx_nango_session_store(u_char *key, u_char *answer, size_t len,
         }
     }
 
-    if (!ngx_nango_slot_take(best)) {
+    if (!ngx_nango_slot_take(&best->holder)) {
         return;
     }
 
@@ -591,7 +589,7 @@ ngx_nango_session_store(u_char *key, u_char *answer, size_t len,
     best->len = len;
     best->crc = ngx_nango_slot_crc(best);
 
-    ngx_nango_slot_leave(best);
+    ngx_nango_slot_leave(&best->holder);
 }
 
 

@@ -106,6 +106,15 @@ ngx_msec_t ngx_nango_limit(u_char *key, ngx_msec_t interval,
 
 
 /*
+ * A slot's holder is the pid of the worker that reads or writes it.  1: taken;
+ * 0: another has it, whom nobody waits for.  From one that is gone it is taken
+ * over, and a checksum has to tell whether its content is whole.
+ */
+ngx_uint_t ngx_nango_slot_take(ngx_atomic_t *slot);
+void ngx_nango_slot_leave(ngx_atomic_t *slot);
+
+
+/*
  * The answer to a session that was stored under the same key not longer than
  * its lifetime ago.  NGX_OK: copied to answer, which takes
  * NGX_NANGO_SESSION_ANSWER_MAX bytes.  NGX_DECLINED: not there, too old, or
