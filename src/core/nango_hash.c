@@ -62,6 +62,19 @@ nango_environment_key(unsigned char key[NANGO_KEY_LEN],
 }
 
 
+int
+nango_subscriber_key(unsigned char key[NANGO_KEY_LEN], nango_str_t environment,
+    nango_str_t name)
+{
+    nango_str_t  parts[2];
+
+    parts[0] = environment;
+    parts[1] = name;
+
+    return nango_key(key, 's', parts, 2);
+}
+
+
 static int
 nango_key(unsigned char key[NANGO_KEY_LEN], unsigned char kind,
     const nango_str_t *parts, size_t n)

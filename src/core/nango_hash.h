@@ -20,7 +20,7 @@
 /*
  * The first NANGO_KEY_LEN bytes of SHA-256 over the parts, each preceded by
  * its length as 4 bytes, big endian, and the whole by one byte that names the
- * kind ('c' connection, 'o' owner, 'e' environment).  0, or -1 if libcrypto
+ * kind ('c' connection, 'o' owner, 'e' environment, 's' subscriber).  0, or -1 if libcrypto
  * failed.  Any thread.
  */
 int nango_connection_key(unsigned char key[NANGO_KEY_LEN],
@@ -30,6 +30,8 @@ int nango_owner_key(unsigned char key[NANGO_KEY_LEN], nango_str_t environment,
     nango_str_t tag, nango_str_t value);
 int nango_environment_key(unsigned char key[NANGO_KEY_LEN],
     nango_str_t environment);
+int nango_subscriber_key(unsigned char key[NANGO_KEY_LEN],
+    nango_str_t environment, nango_str_t name);
 
 /* dst takes 2 * len bytes, lower case, no zero byte at the end. */
 void nango_hex(unsigned char *dst, const unsigned char *src, size_t len);

@@ -56,6 +56,34 @@ typedef struct {
 } ngx_nango_environment_t;
 
 
+/* "deliver" in an environment. */
+typedef struct {
+    ngx_str_t                 name;
+    u_char                    key[NANGO_KEY_LEN];
+    ngx_uint_t                index;        /* among all subscribers */
+    ngx_nango_environment_t  *environment;
+
+    ngx_str_t                 url;          /* both terminated by zero */
+    ngx_str_t                 socket;       /* a unix one's path, or empty */
+    ngx_str_t                 trusted_certificate;
+    ngx_flag_t                verify;
+
+    /* "Name: value" each, terminated by zero; secrets. */
+    ngx_array_t              *headers;      /* ngx_str_t; NULL: none */
+
+    ngx_uint_t                types;        /* NANGO_DELIVERY_TYPE; 0: all */
+    ngx_flag_t                repairs;
+    ngx_flag_t                from_start;
+    ngx_msec_t                timeout;
+    ngx_msec_t                connect_timeout;
+    ngx_uint_t                concurrency;
+    uint64_t                  max_age;      /* ms */
+
+    ngx_str_t                 file;
+    ngx_uint_t                line;
+} ngx_nango_subscriber_t;
+
+
 typedef struct {
     ngx_str_t                 path;         /* terminated by zero */
     uint64_t                  size;

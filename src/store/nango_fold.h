@@ -14,6 +14,7 @@
 #define _NANGO_FOLD_H_INCLUDED_
 
 
+#include "nango_delivery.h"
 #include "nango_record.h"
 #include "nango_state.h"
 #include "nango_store.h"
@@ -31,6 +32,10 @@ typedef struct {
     uint64_t              retain_ms;    /* tombstones are dropped after it */
     size_t                max_events;   /* 0: NANGO_FOLD_EVENTS */
     size_t                max_bytes;    /* 0: NANGO_FOLD_BYTES */
+
+    /* What deliveries came to, applied before the events; see there. */
+    nango_settlement_t   *settlements;
+    size_t                nsettlements;
 } nango_fold_options_t;
 
 typedef struct {
