@@ -425,7 +425,7 @@ ngx_http_nango_init_process(ngx_cycle_t *cycle)
     env = nmcf->environments.elts;
     n = nmcf->environments.nelts;
 
-    if (ngx_nango_curl_init(cycle, env, n) != NGX_OK) {
+    if (ngx_nango_curl_init(cycle, env, n, NULL, 0) != NGX_OK) {
         ngx_log_error(NGX_LOG_CRIT, cycle->log, 0,
                       "nango: libcurl could not be initialised; nothing can "
                       "be asked of Nango");

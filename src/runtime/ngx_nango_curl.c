@@ -42,9 +42,11 @@ typedef struct {
 } ngx_nango_socket_t;
 
 
-/* What a worker keeps for an environment. */
+/* What a worker keeps for an environment or a subscriber. */
 typedef struct {
-    ngx_nango_environment_t  *environment;
+    ngx_nango_environment_t  *environment;      /* NULL: a subscriber's */
+    ngx_nango_subscriber_t   *subscriber;
+    ngx_msec_t                timeout;
     struct curl_slist        *headers;          /* without a body */
     struct curl_slist        *body_headers;
     CURL                     *idle[NGX_NANGO_IDLE_EASY];
@@ -84,8 +86,15 @@ static size_t ngx_nango_curl_header(char *data, size_t size, size_t n,
 static time_t ngx_nango_curl_retry_after(u_char *p, size_t len);
 static int ngx_nango_curl_send(void *user, char *remote, char *local,
     int remote_port, int local_port);
+static size_t ngx_nango_curl_read(char *buf, size_t size, size_t n,
+    void *user);
+static int ngx_nango_curl_seek(void *user, curl_off_t offset, int origin);
+static ngx_nango_peer_t *ngx_nango_curl_peer(ngx_nango_transfer_t *t);
 static CURL *ngx_nango_curl_easy(ngx_nango_peer_t *peer);
+static CURLcode ngx_nango_curl_address(CURL *easy, ngx_nango_peer_t *peer);
 static ngx_int_t ngx_nango_curl_setup(ngx_nango_transfer_t *t);
+static ngx_int_t ngx_nango_curl_ask(ngx_nango_transfer_t *t,
+    ngx_nango_peer_t *peer);
 static ngx_int_t ngx_nango_curl_add(ngx_nango_transfer_t *t);
 static void ngx_nango_curl_budget(ngx_nango_transfer_t *t);
 static void ngx_nango_curl_complete(ngx_nango_transfer_t *t, CURLcode code);
@@ -98,8 +107,10 @@ static void ngx_nango_curl_drop(ngx_nango_transfer_t *t,
 
 
 static CURLM              *ngx_nango_multi;
+/* Of environments, then of subscribers. */
 static ngx_nango_peer_t   *ngx_nango_peers;
 static ngx_uint_t          ngx_nango_npeers;
+static ngx_uint_t          ngx_nango_nenvironments;
 
 static ngx_nango_socket_t *ngx_nango_sockets;
 static size_t              ngx_nango_nsockets;
@@ -121,7 +132,7 @@ static ngx_connection_t    ngx_nango_curl_dummy;
 
 ngx_int_t
 ngx_nango_curl_init(ngx_cycle_t *cycle, ngx_nango_environment_t **environments,
-    ngx_uint_t n)
+    ngx_uint_t n, ngx_nango_subscriber_t **subscribers, ngx_uint_t m)
 {
     ngx_uint_t                i;
     ngx_nango_peer_t         *peer;
@@ -140,19 +151,31 @@ ngx_nango_curl_init(ngx_cycle_t *cycle, ngx_nango_environment_t **environments,
     ngx_queue_init(&ngx_nango_active);
 
     ngx_nango_multi = ngx_nango_curl_multi();
-    ngx_nango_peers = ngx_calloc(n * sizeof(ngx_nango_peer_t), cycle->log);
+    ngx_nango_peers = ngx_calloc((n + m) * sizeof(ngx_nango_peer_t),
+                                 cycle->log);
 
     if (ngx_nango_multi == NULL || ngx_nango_peers == NULL) {
         goto failed;
     }
 
-    for (i = 0; i < n; i++) {
-        env = environments[i];
+    ngx_nango_nenvironments = n;
+
+    for (i = 0; i < n + m; i++) {
         peer = &ngx_nango_peers[i];
 
-        peer->environment = env;
         ngx_queue_init(&peer->waiting);
         ngx_nango_npeers = i + 1;
+
+        if (i >= n) {
+            peer->subscriber = subscribers[i - n];
+            peer->timeout = peer->subscriber->timeout;
+            continue;
+        }
+
+        env = environments[i];
+
+        peer->environment = env;
+        peer->timeout = env->api_timeout;
 
         /* Where some wait others are under way, and hold the worker. */
 
@@ -214,7 +237,7 @@ ngx_nango_curl_multi(void)
 
     curl_multi_setopt(multi, CURLMOPT_SOCKETFUNCTION, ngx_nango_curl_socket);
     curl_multi_setopt(multi, CURLMOPT_TIMERFUNCTION, ngx_nango_curl_timer);
-    curl_multi_setopt(multi, CURLMOPT_MAXCONNECTS, 64L);
+    curl_multi_setopt(multi, CURLMOPT_MAXCONNECTS, 256L);
     curl_multi_setopt(multi, CURLMOPT_PIPELINING, (long) CURLPIPE_NOTHING);
 
     return multi;
@@ -323,6 +346,7 @@ ngx_nango_curl_exit(void)
     ngx_free(ngx_nango_peers);
     ngx_nango_peers = NULL;
     ngx_nango_npeers = 0;
+    ngx_nango_nenvironments = 0;
 
     curl_global_cleanup();
     ERR_clear_error();
@@ -863,6 +887,11 @@ ngx_nango_curl_write(char *data, size_t size, size_t n, void *user)
         return 0;
     }
 
+    if (t->subscriber) {
+        t->reply.len = need;
+        return len;
+    }
+
     if (need > t->size) {
         t->size = ngx_max(need, 2 * t->size);
         t->size = ngx_max(t->size, 1024);
@@ -994,7 +1023,10 @@ ngx_nango_curl_send(void *user, char *remote, char *local, int remote_port,
     sent = 0;
     curl_easy_getinfo(t->easy, CURLINFO_REQUEST_SIZE, &sent);
 
-    if (sent == 0 || ngx_strcmp(t->method, "GET") == 0) {
+    if (sent == 0
+        || (t->subscriber ? t->read == NULL
+                          : ngx_strcmp(t->method, "GET") == 0))
+    {
         return t->handler ? CURL_PREREQFUNC_OK : CURL_PREREQFUNC_ABORT;
     }
 
@@ -1014,10 +1046,27 @@ ngx_nango_transfer_create(void)
 void
 ngx_nango_transfer_free(ngx_nango_transfer_t *t)
 {
+    if (t->memory) {
+        t->memory_free(t->memory);
+    }
+
+    curl_slist_free_all(t->lines);
     free(t->reply.data);
     free(t->path_memory);
     free(t->body);
     free(t);
+}
+
+
+static ngx_nango_peer_t *
+ngx_nango_curl_peer(ngx_nango_transfer_t *t)
+{
+    if (t->subscriber) {
+        return &ngx_nango_peers[ngx_nango_nenvironments
+                                + t->subscriber->index];
+    }
+
+    return &ngx_nango_peers[t->environment->index];
 }
 
 
@@ -1038,17 +1087,20 @@ ngx_nango_transfer_start(ngx_nango_transfer_t *t)
         }
     }
 
-    if (ngx_nango_circuit_enter(t->environment->key,
-                                t->environment->api_timeout)
+    peer = ngx_nango_curl_peer(t);
+
+    t->start = ngx_current_msec;
+    t->retry_after = -1;
+
+    if (t->subscriber) {
+        return ngx_nango_curl_add(t);
+    }
+
+    if (ngx_nango_circuit_enter(t->environment->key, peer->timeout)
         != NGX_OK)
     {
         return NGX_DECLINED;
     }
-
-    peer = &ngx_nango_peers[t->environment->index];
-
-    t->start = ngx_current_msec;
-    t->retry_after = -1;
 
     if (peer->active < t->environment->api_connections) {
         return ngx_nango_curl_add(t);
@@ -1059,7 +1111,7 @@ ngx_nango_transfer_start(ngx_nango_transfer_t *t)
     }
 
     if (!peer->expiry.timer_set) {
-        ngx_add_timer(&peer->expiry, t->environment->api_timeout);
+        ngx_add_timer(&peer->expiry, peer->timeout);
     }
 
     ngx_queue_insert_tail(&peer->waiting, &t->queue);
@@ -1078,7 +1130,7 @@ ngx_nango_transfer_abandon(ngx_nango_transfer_t *t)
     t->data = NULL;
 
     if (!t->active) {
-        peer = &ngx_nango_peers[t->environment->index];
+        peer = ngx_nango_curl_peer(t);
 
         ngx_queue_remove(&t->queue);
         peer->nwaiting--;
@@ -1086,6 +1138,19 @@ ngx_nango_transfer_abandon(ngx_nango_transfer_t *t)
     }
 
     ngx_nango_curl_hold();
+}
+
+
+/* Not from read() itself: libcurl would be called by itself. */
+
+void
+ngx_nango_transfer_resume(ngx_nango_transfer_t *t)
+{
+    if (t->active && t->paused) {
+        t->paused = 0;
+        (void) curl_easy_pause(t->easy, CURLPAUSE_CONT);
+        ERR_clear_error();
+    }
 }
 
 
@@ -1122,7 +1187,7 @@ ngx_nango_curl_add(ngx_nango_transfer_t *t)
 {
     ngx_nango_peer_t  *peer;
 
-    peer = &ngx_nango_peers[t->environment->index];
+    peer = ngx_nango_curl_peer(t);
 
     t->easy = ngx_nango_curl_easy(peer);
     if (t->easy == NULL) {
@@ -1151,9 +1216,8 @@ ngx_nango_curl_add(ngx_nango_transfer_t *t)
 static CURL *
 ngx_nango_curl_easy(ngx_nango_peer_t *peer)
 {
-    CURL                     *easy;
-    CURLcode                  rc;
-    ngx_nango_environment_t  *env;
+    CURL      *easy;
+    CURLcode   rc;
 
     if (peer->nidle) {
         return peer->idle[--peer->nidle];
@@ -1164,8 +1228,6 @@ ngx_nango_curl_easy(ngx_nango_peer_t *peer)
         return NULL;
     }
 
-    env = peer->environment;
-
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
     curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
@@ -1173,10 +1235,6 @@ ngx_nango_curl_easy(ngx_nango_peer_t *peer)
     curl_easy_setopt(easy, CURLOPT_NETRC, (long) CURL_NETRC_IGNORED);
     curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long) CURL_HTTP_VERSION_1_1);
     curl_easy_setopt(easy, CURLOPT_MAXAGE_CONN, NGX_NANGO_MAX_AGE);
-    curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS,
-                     (long) env->api_connect_timeout);
-    curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, (long) env->api_verify);
-    curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 2 * (long) env->api_verify);
     curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, ngx_nango_curl_open);
     curl_easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION, ngx_nango_curl_close);
     curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, ngx_nango_curl_write);
@@ -1187,9 +1245,8 @@ ngx_nango_curl_easy(ngx_nango_peer_t *peer)
 
     rc = curl_easy_setopt(easy, CURLOPT_PROXY, "");
 
-    if (rc == CURLE_OK && env->api_trusted_certificate.len) {
-        rc = curl_easy_setopt(easy, CURLOPT_CAINFO,
-                              (char *) env->api_trusted_certificate.data);
+    if (rc == CURLE_OK) {
+        rc = ngx_nango_curl_address(easy, peer);
     }
 
     if (rc != CURLE_OK) {
@@ -1201,20 +1258,108 @@ ngx_nango_curl_easy(ngx_nango_peer_t *peer)
 }
 
 
+/* Who is at the other end, and how far it is trusted. */
+
+static CURLcode
+ngx_nango_curl_address(CURL *easy, ngx_nango_peer_t *peer)
+{
+    long                      verify, connect_timeout;
+    CURLcode                  rc;
+    ngx_str_t                *certificate;
+    ngx_nango_subscriber_t   *sub;
+    ngx_nango_environment_t  *env;
+
+    env = peer->environment;
+    sub = peer->subscriber;
+    rc = CURLE_OK;
+
+    if (env) {
+        verify = (long) env->api_verify;
+        connect_timeout = (long) env->api_connect_timeout;
+        certificate = &env->api_trusted_certificate;
+
+    } else {
+        verify = (long) sub->verify;
+        connect_timeout = (long) sub->connect_timeout;
+        certificate = &sub->trusted_certificate;
+
+        /* A body that is read needs these two, each time that it is. */
+
+        curl_easy_setopt(easy, CURLOPT_READFUNCTION, ngx_nango_curl_read);
+        curl_easy_setopt(easy, CURLOPT_SEEKFUNCTION, ngx_nango_curl_seek);
+
+        curl_easy_setopt(easy, CURLOPT_POST, 1L);
+
+        rc = curl_easy_setopt(easy, CURLOPT_URL, (char *) sub->url.data);
+
+        if (rc == CURLE_OK && sub->socket.len) {
+            rc = curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH,
+                                  (char *) sub->socket.data);
+        }
+    }
+
+    curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, connect_timeout);
+    curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, verify);
+    curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 2 * verify);
+
+    if (rc == CURLE_OK && certificate->len) {
+        rc = curl_easy_setopt(easy, CURLOPT_CAINFO,
+                              (char *) certificate->data);
+    }
+
+    return rc;
+}
+
+
 static ngx_int_t
 ngx_nango_curl_setup(ngx_nango_transfer_t *t)
+{
+    CURL              *easy;
+    ngx_msec_t         waited;
+    ngx_nango_peer_t  *peer;
+
+    easy = t->easy;
+    peer = ngx_nango_curl_peer(t);
+
+    /* Waiting for one of the connections counts as well. */
+
+    waited = ngx_current_msec - t->start;
+
+    curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS,
+                     (long) (peer->timeout - waited));
+    curl_easy_setopt(easy, CURLOPT_PRIVATE, t);
+    curl_easy_setopt(easy, CURLOPT_WRITEDATA, t);
+    curl_easy_setopt(easy, CURLOPT_HEADERDATA, t);
+    curl_easy_setopt(easy, CURLOPT_PREREQDATA, t);
+
+    if (t->subscriber) {
+        curl_easy_setopt(easy, CURLOPT_READDATA, t);
+        curl_easy_setopt(easy, CURLOPT_SEEKDATA, t);
+        curl_easy_setopt(easy, CURLOPT_POSTFIELDS, t->read ? NULL : t->lent);
+        curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE,
+                         (curl_off_t) t->body_len);
+        curl_easy_setopt(easy, CURLOPT_HTTPHEADER, t->lines);
+
+        return NGX_OK;
+    }
+
+    return ngx_nango_curl_ask(t, peer);
+}
+
+
+/* What is asked of Nango. */
+
+static ngx_int_t
+ngx_nango_curl_ask(ngx_nango_transfer_t *t, ngx_nango_peer_t *peer)
 {
     char                     *url;
     CURL                     *easy;
     size_t                    len;
     CURLcode                  rc;
-    ngx_msec_t                waited;
-    ngx_nango_peer_t         *peer;
     ngx_nango_environment_t  *env;
 
     easy = t->easy;
-    env = t->environment;
-    peer = &ngx_nango_peers[env->index];
+    env = peer->environment;
 
     len = env->api.len + ngx_strlen(t->path) + 1;
 
@@ -1235,17 +1380,6 @@ ngx_nango_curl_setup(ngx_nango_transfer_t *t)
         return NGX_ERROR;
     }
 
-    /* Waiting for one of the connections counts as well. */
-
-    waited = ngx_current_msec - t->start;
-
-    curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS,
-                     (long) (env->api_timeout - waited));
-    curl_easy_setopt(easy, CURLOPT_PRIVATE, t);
-    curl_easy_setopt(easy, CURLOPT_WRITEDATA, t);
-    curl_easy_setopt(easy, CURLOPT_HEADERDATA, t);
-    curl_easy_setopt(easy, CURLOPT_PREREQDATA, t);
-
     if (t->body) {
         curl_easy_setopt(easy, CURLOPT_POST, 1L);
         curl_easy_setopt(easy, CURLOPT_POSTFIELDS, t->body);
@@ -1261,6 +1395,38 @@ ngx_nango_curl_setup(ngx_nango_transfer_t *t)
     rc = curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, t->method);
 
     return rc == CURLE_OK ? NGX_OK : NGX_ERROR;
+}
+
+
+static size_t
+ngx_nango_curl_read(char *buf, size_t size, size_t n, void *user)
+{
+    size_t                 len;
+    ngx_nango_transfer_t  *t;
+
+    t = user;
+
+    if (t->read == NULL) {
+        return CURL_READFUNC_ABORT;
+    }
+
+    len = t->read(t, (u_char *) buf, size * n);
+
+    if (len == NGX_NANGO_READ_LATER) {
+        t->paused = 1;
+        return CURL_READFUNC_PAUSE;
+    }
+
+    return (len == NGX_NANGO_READ_FAILED) ? CURL_READFUNC_ABORT : len;
+}
+
+
+/* To the beginning, for what could not be sent on a kept connection: no. */
+
+static int
+ngx_nango_curl_seek(void *user, curl_off_t offset, int origin)
+{
+    return CURL_SEEKFUNC_FAIL;
 }
 
 
@@ -1309,7 +1475,7 @@ ngx_nango_curl_complete(ngx_nango_transfer_t *t, CURLcode code)
     curl_off_t         begun;
     ngx_nango_peer_t  *peer;
 
-    peer = &ngx_nango_peers[t->environment->index];
+    peer = ngx_nango_curl_peer(t);
 
     status = 0;
     begun = 0;
@@ -1400,18 +1566,22 @@ ngx_nango_curl_complete(ngx_nango_transfer_t *t, CURLcode code)
         break;
     }
 
-    ngx_nango_curl_budget(t);
+    t->unreached = (code == CURLE_COULDNT_CONNECT
+                    || code == CURLE_COULDNT_RESOLVE_HOST);
 
     /*
      * Dead is who cannot be reached or says nothing in time; who answers
      * badly is alive, and want of connections is our own trouble.
      */
 
-    if (!t->starved) {
+    if (t->environment) {
+        ngx_nango_curl_budget(t);
+    }
+
+    if (t->environment && !t->starved) {
         ngx_nango_circuit_leave(t->environment->key,
                                 code == CURLE_OPERATION_TIMEDOUT
-                                || code == CURLE_COULDNT_CONNECT
-                                || code == CURLE_COULDNT_RESOLVE_HOST,
+                                || t->unreached,
                                 &t->environment->name, ngx_cycle->log);
     }
 
@@ -1494,7 +1664,7 @@ ngx_nango_curl_expiry_handler(ngx_event_t *ev)
 
         if (!ngx_nango_curl_expired(t)) {
 
-            left = t->start + t->environment->api_timeout - ngx_current_msec;
+            left = t->start + peer->timeout - ngx_current_msec;
 
             if (!ev->timer_set) {
                 ngx_add_timer(ev, left);

@@ -1,8 +1,9 @@
 /*
  * Copyright (C) nginx-nango authors
  *
- * Requests to Nango's API from a worker's event loop: libcurl's multi handle
- * on nginx's own events and timers.  README.md says why libcurl.
+ * Requests to Nango's API, and to subscribers, from a worker's event loop:
+ * libcurl's multi handle on nginx's own events and timers.  README.md says why
+ * libcurl.
  *
  * Everything here is called on the worker's event loop, and handlers are too.
  */
@@ -29,20 +30,42 @@ typedef enum {
 } ngx_nango_outcome_e;
 
 
+struct curl_slist;
+
 typedef struct ngx_nango_transfer_s  ngx_nango_transfer_t;
 
 typedef void (*ngx_nango_transfer_pt)(ngx_nango_transfer_t *t);
 
+/* What read() returns besides a number of bytes, of which 0 is the end. */
+#define NGX_NANGO_READ_LATER     ((size_t) -1)  /* _transfer_resume() follows */
+#define NGX_NANGO_READ_FAILED    ((size_t) -2)
+
 struct ngx_nango_transfer_s {
-    /* Set by the caller before the start. */
+    /* Set by the caller before the start: one of these, */
     ngx_nango_environment_t  *environment;
+    ngx_nango_subscriber_t   *subscriber;
+
+    /* what is asked of Nango, */
     const char               *method;       /* static */
     const char               *path;         /* with a leading slash; static */
     char                     *path_memory;  /* or malloc()ed, now ours */
+
+    /* or what a subscriber gets, in a POST: "Name: value" each, now ours, */
+    struct curl_slist        *lines;
+
+    /* and the body, in memory or read as libcurl wants it. */
     char                     *body;         /* malloc()ed, now ours; or NULL */
-    size_t                    body_len;
+    const void               *lent;         /* or somebody else's */
+    size_t                  (*read)(ngx_nango_transfer_t *t, u_char *buf,
+                                    size_t size);
+    uint64_t                  body_len;
+
     ngx_nango_transfer_pt     handler;
     void                     *data;
+
+    /* Freed with the transfer, also where it is abandoned; or NULL. */
+    void                     *memory;
+    void                    (*memory_free)(void *memory);
 
     /* For the handler. */
     ngx_nango_outcome_e       outcome;
@@ -50,6 +73,7 @@ struct ngx_nango_transfer_s {
     ngx_str_t                 reply;
     time_t                    retry_after;  /* -1: not said */
     ngx_uint_t                json;         /* of type application/json */
+    ngx_uint_t                unreached;    /* nobody is there */
     ngx_msec_t                time;
     const char               *error;        /* static; NULL: never sent */
 
@@ -64,12 +88,14 @@ struct ngx_nango_transfer_s {
     unsigned                  starved:1;
     unsigned                  moved:1;      /* its connection was closed */
     unsigned                  lost:1;       /* sent, and not to be repeated */
+    unsigned                  paused:1;
     unsigned                  headers:1;    /* all of them have come */
 };
 
 
 ngx_int_t ngx_nango_curl_init(ngx_cycle_t *cycle,
-    ngx_nango_environment_t **environments, ngx_uint_t n);
+    ngx_nango_environment_t **environments, ngx_uint_t n,
+    ngx_nango_subscriber_t **subscribers, ngx_uint_t m);
 
 /* Ends all transfers without calling their handlers. */
 void ngx_nango_curl_exit(void);
@@ -86,7 +112,9 @@ void ngx_nango_transfer_free(ngx_nango_transfer_t *t);
 /*
  * NGX_OK: handler will be called, later and once.  NGX_BUSY: too many wait
  * already.  NGX_DECLINED: Nango did not answer lately, and is not asked now.
- * NGX_ERROR: no memory.
+ * NGX_ERROR: no memory.  To a subscriber all are sent that are started; what
+ * it answers beyond status and Retry-After is dropped, and what was sent on a
+ * kept connection that breaks is sent again: it gets events at least once.
  */
 ngx_int_t ngx_nango_transfer_start(ngx_nango_transfer_t *t);
 
@@ -95,6 +123,9 @@ ngx_int_t ngx_nango_transfer_start(ngx_nango_transfer_t *t);
  * itself goes on, since taking it out of libcurl can wait for DNS.
  */
 void ngx_nango_transfer_abandon(ngx_nango_transfer_t *t);
+
+/* After NGX_NANGO_READ_LATER: read() is called again. */
+void ngx_nango_transfer_resume(ngx_nango_transfer_t *t);
 
 
 #endif /* _NGX_NANGO_CURL_H_INCLUDED_ */

@@ -92,6 +92,7 @@ typedef struct {
     unsigned char         lane[NANGO_KEY_LEN];
     nango_settled_e       kind;
     unsigned              row:1;        /* it had one before */
+    unsigned              held:1;       /* for nango_queue.h, not looked at */
     uint32_t              attempts;     /* that failed until now */
     uint16_t              status;       /* the last answer's; 0: none */
     uint64_t              next_at;      /* WAITING: not before; ms since 1970 */

@@ -1,0 +1,1176 @@
+/*
+ * Copyright (C) nginx-nango authors
+ *
+ * See nango_queue.h.  An event is in its lane, in the order of sequences, and,
+ * as long as it has no row, in the window: what lies between the cursor and
+ * where the log has been read.  The window's head is what the cursor waits
+ * for.  An event that is done stays there as its outcome, without the event,
+ * until the cursor passes it.
+ *
+ * A lane is in the list of those that are ready if its first event may be
+ * sent.  It ends with its last event, unless it is closed.
+ */
+
+#include "nango_queue.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+
+#define NANGO_QUEUE_LANES_MIN  256
+
+
+typedef struct nango_lane_s    nango_lane_t;
+typedef struct nango_place_s   nango_place_t;
+
+
+/* A place in the window: an event that is not done, or what came of it. */
+struct nango_place_s {
+    nango_place_t         *next;
+    nango_queued_t        *event;       /* NULL: settled */
+    nango_settled_t        settled;
+};
+
+struct nango_queued_s {
+    nango_delivery_t      *delivery;
+    nango_lane_t          *lane;        /* NULL: nobody's any more */
+    nango_queued_t        *next;        /* in the lane */
+    nango_place_t         *place;       /* in the window; NULL: it has a row */
+    uint64_t               sent_at;
+    unsigned               flight:1;
+};
+
+struct nango_lane_s {
+    nango_lane_t          *chain;       /* of the hash */
+    nango_lane_t          *next;        /* of those that are ready, or closed */
+    nango_queued_t        *first;
+    nango_queued_t        *last;
+    uint64_t               number;      /* of the report that has its end */
+    unsigned               ready:1;
+    unsigned               closed:1;
+    unsigned               reported:1;
+    unsigned               rows:1;      /* to be released */
+    unsigned char          key[NANGO_KEY_LEN];
+};
+
+typedef struct {
+    nango_lane_t          *first;
+    nango_lane_t         **last;
+} nango_lanes_t;
+
+struct nango_queue_s {
+    size_t                 concurrency;
+    uint64_t               max_age;
+
+    uint64_t               cursor;
+    nango_place_t         *window;
+    nango_place_t        **window_last;
+
+    nango_lane_t         **lanes;       /* hash */
+    size_t                 nlanes;
+    size_t                 size;        /* of the hash, a power of two */
+    nango_lanes_t          ready;
+    nango_lanes_t          closed;      /* without events, in order */
+
+    /* Settled rows, and lanes that have been let go, for the next report. */
+    nango_settled_t       *rows;
+    size_t                 nrows;
+    size_t                 rows_size;
+    unsigned char        (*released)[NANGO_KEY_LEN];
+    size_t                 nreleased;
+    size_t                 released_size;
+
+    size_t                 events;      /* that are not done */
+    size_t                 bytes;
+    size_t                 flight;
+
+    uint64_t               paused;      /* until */
+    uint64_t               probe;       /* ms of the last pause; 0: is up */
+    uint64_t               down_since;
+    unsigned               failures;    /* first attempts in a row */
+
+    unsigned               parked:1;
+    unsigned               park:1;      /* to be reported */
+    unsigned               stopped:1;
+    unsigned               failed:1;    /* no memory: has to be reset */
+
+    nango_queue_stat_t     stat;
+};
+
+
+static int nango_queue_add(nango_queue_t *q, nango_delivery_t *d);
+static nango_place_t *nango_queue_place(nango_queue_t *q);
+static void nango_queue_settle(nango_queue_t *q, nango_queued_t *e,
+    nango_settled_e kind, uint32_t attempts, unsigned status,
+    uint64_t next_at);
+static void nango_queue_row(nango_queue_t *q, const nango_settled_t *settled);
+static void nango_queue_drop(nango_queue_t *q, nango_queued_t *e);
+static void nango_queue_clear(nango_queue_t *q);
+static void nango_queue_failed(nango_queue_t *q, nango_queued_t *e,
+    unsigned status, uint64_t retry_after, uint64_t now, uint64_t chance);
+static void nango_queue_again(nango_queue_t *q, nango_queued_t *e);
+static void nango_queue_down(nango_queue_t *q, uint64_t now, uint64_t chance);
+static int nango_queue_slow(nango_queue_t *q, nango_queued_t *e, uint64_t now,
+    uint64_t *wait);
+static nango_lane_t *nango_lane_find(nango_queue_t *q,
+    const unsigned char key[NANGO_KEY_LEN], int create);
+static int nango_lane_grow(nango_queue_t *q);
+static size_t nango_lane_hash(const unsigned char *key, size_t size);
+static void nango_lane_ready(nango_queue_t *q, nango_lane_t *lane, int first);
+static void nango_lane_unready(nango_queue_t *q, nango_lane_t *lane);
+static void nango_lane_close(nango_queue_t *q, nango_lane_t *lane);
+static void nango_lane_end(nango_queue_t *q, nango_lane_t *lane);
+static void nango_lane_free(nango_queue_t *q, nango_lane_t *lane);
+static void nango_lanes_push(nango_lanes_t *lanes, nango_lane_t *lane);
+static int nango_room(void *array, size_t n, size_t *size, size_t element);
+static int nango_lane_release(nango_queue_t *q, nango_lane_t *lane);
+
+
+nango_queue_t *
+nango_queue_create(size_t concurrency, uint64_t max_age_ms)
+{
+    nango_queue_t  *q;
+
+    q = calloc(1, sizeof(nango_queue_t));
+    if (q == NULL) {
+        return NULL;
+    }
+
+    q->lanes = calloc(NANGO_QUEUE_LANES_MIN, sizeof(nango_lane_t *));
+    if (q->lanes == NULL) {
+        free(q);
+        return NULL;
+    }
+
+    q->size = NANGO_QUEUE_LANES_MIN;
+    q->concurrency = concurrency;
+    q->max_age = max_age_ms;
+    q->window_last = &q->window;
+    q->ready.last = &q->ready.first;
+    q->closed.last = &q->closed.first;
+
+    return q;
+}
+
+
+void
+nango_queue_free(nango_queue_t *q)
+{
+    if (q == NULL) {
+        return;
+    }
+
+    nango_queue_clear(q);
+
+    free(q->rows);
+    free(q->released);
+    free(q->lanes);
+    free(q);
+}
+
+
+static void
+nango_queue_clear(nango_queue_t *q)
+{
+    size_t           i;
+    nango_lane_t    *lane;
+    nango_place_t   *place;
+    nango_queued_t  *e;
+
+    for (i = 0; i < q->size; i++) {
+
+        while (q->lanes[i] != NULL) {
+            lane = q->lanes[i];
+            q->lanes[i] = lane->chain;
+
+            while (lane->first != NULL) {
+                e = lane->first;
+                lane->first = e->next;
+
+                e->lane = NULL;
+                e->place = NULL;
+
+                if (!e->flight) {
+                    nango_delivery_free(e->delivery);
+                    free(e);
+                }
+            }
+
+            free(lane);
+        }
+    }
+
+    while (q->window != NULL) {
+        place = q->window;
+        q->window = place->next;
+        free(place);
+    }
+
+    q->window_last = &q->window;
+    q->ready.first = NULL;
+    q->ready.last = &q->ready.first;
+    q->closed.first = NULL;
+    q->closed.last = &q->closed.first;
+
+    q->nlanes = 0;
+    q->nrows = 0;
+    q->nreleased = 0;
+    q->events = 0;
+    q->bytes = 0;
+}
+
+
+void
+nango_queue_reset(nango_queue_t *q, uint64_t cursor)
+{
+    nango_queue_clear(q);
+
+    q->cursor = cursor;
+    q->park = 0;
+    q->failed = 0;
+}
+
+
+int
+nango_queue_feed(nango_queue_t *q, uint64_t number,
+    nango_delivery_t *deliveries, const nango_settled_t *settled,
+    size_t nsettled, uint64_t position)
+{
+    size_t             i;
+    nango_lane_t      *lane;
+    nango_place_t     *place;
+    nango_delivery_t  *d;
+
+    while (q->closed.first != NULL && q->closed.first->reported
+           && q->closed.first->number <= number)
+    {
+        lane = q->closed.first;
+        q->closed.first = lane->next;
+
+        nango_lane_free(q, lane);
+    }
+
+    if (q->closed.first == NULL) {
+        q->closed.last = &q->closed.first;
+    }
+
+    i = 0;
+
+    /* Both are in the log's order, and the window is to be. */
+
+    while (deliveries != NULL || i < nsettled) {
+
+        if (i < nsettled && settled[i].row) {
+            nango_queue_row(q, &settled[i++]);
+            continue;
+        }
+
+        d = deliveries;
+
+        if (d != NULL && (d->row || i == nsettled
+                          || d->sequence < settled[i].sequence))
+        {
+            deliveries = d->next;
+
+            if (q->failed || nango_queue_add(q, d) != 0) {
+                q->failed = 1;
+                nango_delivery_free(d);
+            }
+
+            continue;
+        }
+
+        place = nango_queue_place(q);
+
+        if (place != NULL) {
+            place->settled = settled[i];
+        }
+
+        i++;
+    }
+
+    if (position != 0) {
+        place = nango_queue_place(q);
+
+        if (place != NULL) {
+            place->settled.kind = NANGO_SETTLED_SKIPPED;
+            place->settled.sequence = position;
+        }
+    }
+
+    return q->failed ? -1 : 0;
+}
+
+
+/* 0, or -1 and d is still the caller's. */
+
+static int
+nango_queue_add(nango_queue_t *q, nango_delivery_t *d)
+{
+    nango_lane_t    *lane;
+    nango_place_t   *place;
+    nango_queued_t  *e;
+
+    lane = nango_lane_find(q, d->lane, 1);
+    if (lane == NULL) {
+        return -1;
+    }
+
+    if (lane->closed && d->row) {
+
+        /* It was put back by hand just now: another time. */
+
+        lane->rows = 1;
+
+        if (lane->first == NULL && nango_lane_release(q, lane) != 0) {
+            return -1;
+        }
+
+        nango_delivery_free(d);
+        return 0;
+    }
+
+    place = NULL;
+
+    if (!d->row) {
+        place = nango_queue_place(q);
+        if (place == NULL) {
+            return -1;
+        }
+    }
+
+    if (lane->closed) {
+        place->settled.kind = NANGO_SETTLED_WAITING;
+        place->settled.sequence = d->sequence;
+        memcpy(place->settled.lane, d->lane, NANGO_KEY_LEN);
+
+        nango_delivery_free(d);
+        return 0;
+    }
+
+    e = calloc(1, sizeof(nango_queued_t));
+    if (e == NULL) {
+        return -1;
+    }
+
+    e->delivery = d;
+    e->lane = lane;
+    e->place = place;
+
+    if (place != NULL) {
+        place->event = e;
+        place->settled.sequence = d->sequence;
+        memcpy(place->settled.lane, d->lane, NANGO_KEY_LEN);
+
+    } else {
+        lane->rows = 1;
+    }
+
+    if (lane->first == NULL) {
+        lane->first = e;
+        nango_lane_ready(q, lane, 0);
+
+    } else {
+        lane->last->next = e;
+    }
+
+    lane->last = e;
+
+    q->events++;
+    q->bytes += d->record.body.len + d->record.headers.len;
+
+    return 0;
+}
+
+
+static nango_place_t *
+nango_queue_place(nango_queue_t *q)
+{
+    nango_place_t  *place;
+
+    place = calloc(1, sizeof(nango_place_t));
+
+    if (place == NULL) {
+        q->failed = 1;
+        return NULL;
+    }
+
+    *q->window_last = place;
+    q->window_last = &place->next;
+
+    return place;
+}
+
+
+size_t
+nango_queue_room(const nango_queue_t *q)
+{
+    if (q->events >= NANGO_QUEUE_EVENTS || q->bytes >= NANGO_QUEUE_BYTES) {
+        return 0;
+    }
+
+    return NANGO_QUEUE_EVENTS - q->events;
+}
+
+
+nango_queued_t *
+nango_queue_next(nango_queue_t *q, uint64_t now, uint64_t *wait)
+{
+    size_t           limit;
+    nango_lane_t    *lane;
+    nango_queued_t  *e;
+
+    *wait = 0;
+
+    if (q->failed || q->parked || q->stopped || q->ready.first == NULL) {
+        return NULL;
+    }
+
+    limit = q->probe ? 1 : q->concurrency;
+
+    if (q->flight >= limit) {
+        return NULL;
+    }
+
+    if (q->paused > now) {
+        *wait = q->paused - now;
+        return NULL;
+    }
+
+    lane = q->ready.first;
+    nango_lane_unready(q, lane);
+
+    e = lane->first;
+    e->flight = 1;
+    e->sent_at = now;
+
+    q->flight++;
+    q->stat.attempts++;
+
+    return e;
+}
+
+
+const nango_delivery_t *
+nango_queued_delivery(const nango_queued_t *e)
+{
+    return e->delivery;
+}
+
+
+void
+nango_queue_done(nango_queue_t *q, nango_queued_t *e, nango_sent_e sent,
+    unsigned status, uint64_t retry_after, uint64_t now, uint64_t chance)
+{
+    uint32_t  attempts;
+
+    q->flight--;
+    e->flight = 0;
+
+    if (sent != NANGO_SENT_NOT) {
+        q->stat.status = status;
+    }
+
+    if (sent == NANGO_SENT_OK) {
+        q->failures = 0;
+        q->down_since = 0;
+
+        if (q->probe) {
+            q->probe = 0;
+            q->paused = 0;
+        }
+
+        q->stat.delivered_at = now;
+
+    } else if (sent != NANGO_SENT_NOT) {
+        q->stat.failures++;
+    }
+
+    if (e->lane == NULL) {
+
+        /* From before a reset. */
+
+        nango_delivery_free(e->delivery);
+        free(e);
+        return;
+    }
+
+    attempts = e->delivery->attempts;
+
+    switch (sent) {
+
+    case NANGO_SENT_OK:
+        nango_queue_settle(q, e, NANGO_SETTLED_DELIVERED, attempts, status, 0);
+        break;
+
+    case NANGO_SENT_FAILED:
+        nango_queue_failed(q, e, status, retry_after, now, chance);
+        break;
+
+    case NANGO_SENT_UNREACHED:
+        e->delivery->attempts++;
+        nango_queue_again(q, e);
+        nango_queue_down(q, now, chance);
+        break;
+
+    case NANGO_SENT_GONE:
+        e->delivery->attempts++;
+        nango_queue_again(q, e);
+        q->parked = 1;
+        q->park = 1;
+        break;
+
+    default: /* NANGO_SENT_NOT */
+        nango_queue_again(q, e);
+        q->paused = now + NANGO_QUEUE_RETRY_MIN;
+        break;
+    }
+}
+
+
+static void
+nango_queue_failed(nango_queue_t *q, nango_queued_t *e, unsigned status,
+    uint64_t retry_after, uint64_t now, uint64_t chance)
+{
+    uint32_t      attempts;
+    uint64_t      delay, end;
+    nango_lane_t  *lane;
+
+    attempts = ++e->delivery->attempts;
+    end = e->delivery->record.received_at + q->max_age;
+
+    if (attempts == 1 && ++q->failures >= NANGO_QUEUE_DOWN) {
+        nango_queue_down(q, now, chance);
+
+    } else if (q->probe) {
+        nango_queue_down(q, now, chance);
+    }
+
+    if (retry_after > NANGO_QUEUE_RETRY_MAX) {
+        retry_after = NANGO_QUEUE_RETRY_MAX;
+    }
+
+    if (retry_after && (status == 429 || status == 503)
+        && q->paused < now + retry_after)
+    {
+        q->paused = now + retry_after;
+    }
+
+    if (now >= end) {
+        nango_queue_settle(q, e, NANGO_SETTLED_DEAD, attempts, status, 0);
+        return;
+    }
+
+    /* Exponential, with full jitter. */
+
+    delay = NANGO_QUEUE_RETRY_MAX;
+
+    if (attempts <= 12) {
+        delay = (uint64_t) NANGO_QUEUE_RETRY_MIN << (attempts - 1);
+
+        if (delay > NANGO_QUEUE_RETRY_MAX) {
+            delay = NANGO_QUEUE_RETRY_MAX;
+        }
+    }
+
+    delay = chance % delay;
+
+    if (delay < retry_after) {
+        delay = retry_after;
+    }
+
+    if (delay > end - now) {
+        delay = end - now;
+    }
+
+    lane = e->lane;
+
+    nango_lane_close(q, lane);
+    nango_queue_settle(q, e, NANGO_SETTLED_WAITING, attempts, status,
+                       now + delay);
+}
+
+
+/* First in its lane, as it was. */
+
+static void
+nango_queue_again(nango_queue_t *q, nango_queued_t *e)
+{
+    nango_lane_ready(q, e->lane, 1);
+}
+
+
+static void
+nango_queue_down(nango_queue_t *q, uint64_t now, uint64_t chance)
+{
+    if (q->probe == 0) {
+        q->probe = NANGO_QUEUE_RETRY_MIN;
+        q->down_since = now;
+
+    } else if (q->paused > now) {
+
+        /* What was in flight with the others says the same. */
+
+        return;
+
+    } else {
+        q->probe *= 2;
+
+        if (q->probe > NANGO_QUEUE_PROBE_MAX) {
+            q->probe = NANGO_QUEUE_PROBE_MAX;
+        }
+    }
+
+    q->paused = now + q->probe / 2 + chance % (q->probe / 2);
+}
+
+
+/*
+ * The event, which is the first of its lane and not in flight, or was just
+ * that, is over.
+ */
+
+static void
+nango_queue_settle(nango_queue_t *q, nango_queued_t *e, nango_settled_e kind,
+    uint32_t attempts, unsigned status, uint64_t next_at)
+{
+    nango_lane_t     *lane;
+    nango_settled_t   row, *s;
+
+    lane = e->lane;
+
+    if (e->place != NULL) {
+        s = &e->place->settled;
+        e->place->event = NULL;
+
+    } else {
+        s = &row;
+        memset(&row, 0, sizeof(nango_settled_t));
+        row.sequence = e->delivery->sequence;
+        memcpy(row.lane, lane->key, NANGO_KEY_LEN);
+        row.row = 1;
+    }
+
+    s->kind = kind;
+    s->attempts = attempts;
+    s->status = (uint16_t) status;
+    s->next_at = next_at;
+
+    if (e->place == NULL) {
+        nango_queue_row(q, s);
+    }
+
+    nango_queue_drop(q, e);
+
+    if (lane->first == NULL) {
+        nango_lane_end(q, lane);
+
+    } else if (!lane->first->flight && !lane->ready) {
+        nango_lane_ready(q, lane, 0);
+    }
+}
+
+
+static void
+nango_queue_row(nango_queue_t *q, const nango_settled_t *settled)
+{
+    if (nango_room(&q->rows, q->nrows, &q->rows_size, sizeof(nango_settled_t))
+        != 0)
+    {
+        q->failed = 1;
+        return;
+    }
+
+    q->rows[q->nrows++] = *settled;
+}
+
+
+/* Out of its lane, wherever it is there. */
+
+static void
+nango_queue_drop(nango_queue_t *q, nango_queued_t *e)
+{
+    nango_lane_t     *lane;
+    nango_queued_t   *before, **p;
+
+    lane = e->lane;
+    before = NULL;
+
+    for (p = &lane->first; *p != e; p = &(*p)->next) {
+        before = *p;
+    }
+
+    *p = e->next;
+
+    if (lane->last == e) {
+        lane->last = before;
+    }
+
+    q->events--;
+    q->bytes -= e->delivery->record.body.len + e->delivery->record.headers.len;
+
+    nango_delivery_free(e->delivery);
+    free(e);
+}
+
+
+void
+nango_queue_expire(nango_queue_t *q, uint64_t now)
+{
+    size_t            i;
+    nango_lane_t     *lane, *chain;
+    nango_delivery_t  *d;
+
+    if (!q->parked && !q->probe) {
+        return;
+    }
+
+    for (i = 0; i < q->size; i++) {
+
+        for (lane = q->lanes[i]; lane != NULL; lane = chain) {
+
+            /* It may end with its last event. */
+            chain = lane->chain;
+
+            while (lane->first != NULL && !lane->first->flight) {
+                d = lane->first->delivery;
+
+                if (now < d->record.received_at + q->max_age) {
+                    break;
+                }
+
+                if (lane->first->next == NULL) {
+                    nango_queue_settle(q, lane->first, NANGO_SETTLED_DEAD,
+                                       d->attempts, 0, 0);
+                    break;
+                }
+
+                nango_queue_settle(q, lane->first, NANGO_SETTLED_DEAD,
+                                   d->attempts, 0, 0);
+            }
+        }
+    }
+}
+
+
+void
+nango_queue_stop(nango_queue_t *q)
+{
+    q->stopped = 1;
+}
+
+
+void
+nango_queue_park(nango_queue_t *q, int parked)
+{
+    q->parked = (parked != 0);
+
+    if (!parked) {
+        q->park = 0;
+        q->paused = 0;
+    }
+}
+
+
+int
+nango_queue_report(nango_queue_t *q, uint64_t number, uint64_t now,
+    nango_report_t *report, uint64_t *wait)
+{
+    size_t             i;
+    nango_lane_t     *lane;
+    nango_place_t    *place;
+    nango_settled_t  *s;
+
+    *wait = 0;
+
+    while (q->window != NULL) {
+        place = q->window;
+
+        if (place->event != NULL
+            && !nango_queue_slow(q, place->event, now, wait))
+        {
+            break;
+        }
+
+        /* Settled by now, also one that goes on as a row. */
+
+        s = &place->settled;
+        q->cursor = s->sequence;
+
+        if (s->kind != NANGO_SETTLED_SKIPPED || s->count != 0) {
+
+            if (nango_room(&report->settled, report->nsettled,
+                           &report->settled_size, sizeof(nango_settled_t))
+                != 0)
+            {
+                q->failed = 1;
+                break;
+            }
+
+            report->settled[report->nsettled++] = *s;
+        }
+
+        q->window = place->next;
+
+        if (q->window == NULL) {
+            q->window_last = &q->window;
+        }
+
+        free(place);
+    }
+
+    for (i = 0; i < q->nrows; i++) {
+
+        if (nango_room(&report->settled, report->nsettled,
+                       &report->settled_size, sizeof(nango_settled_t))
+            != 0)
+        {
+            q->failed = 1;
+            break;
+        }
+
+        report->settled[report->nsettled++] = q->rows[i];
+    }
+
+    for (i = 0; i < q->nreleased; i++) {
+
+        if (nango_room(&report->released, report->nreleased,
+                       &report->released_size, NANGO_KEY_LEN)
+            != 0)
+        {
+            q->failed = 1;
+            break;
+        }
+
+        memcpy(report->released[report->nreleased++], q->released[i],
+               NANGO_KEY_LEN);
+    }
+
+    q->nrows = 0;
+    q->nreleased = 0;
+
+    /* What a lane left behind is in this report, or before it. */
+
+    for (lane = q->closed.first; lane != NULL; lane = lane->next) {
+
+        if (!lane->reported) {
+            lane->reported = 1;
+            lane->number = number;
+        }
+    }
+
+    report->cursor = q->cursor;
+
+    if (q->park) {
+        q->park = 0;
+        report->park = 1;
+    }
+
+    return q->failed ? -1 : 0;
+}
+
+
+/*
+ * Whether the cursor goes on without the event, which then has a row, and is
+ * in its lane no longer unless it is in flight.
+ */
+
+static int
+nango_queue_slow(nango_queue_t *q, nango_queued_t *e, uint64_t now,
+    uint64_t *wait)
+{
+    uint64_t         taken;
+    nango_lane_t    *lane;
+    nango_queued_t  *first;
+    nango_settled_t *s;
+
+    lane = e->lane;
+    first = lane->first;
+
+    if (!first->flight) {
+        return 0;
+    }
+
+    taken = (now > first->sent_at) ? now - first->sent_at : 0;
+
+    if (taken < NANGO_QUEUE_SLOW) {
+        *wait = NANGO_QUEUE_SLOW - taken;
+        return 0;
+    }
+
+    if (e != first) {
+
+        /* All of them: who stayed would be sent before who left. */
+
+        nango_lane_close(q, lane);
+        return 1;
+    }
+
+    s = &e->place->settled;
+    s->kind = NANGO_SETTLED_WAITING;
+    s->attempts = e->delivery->attempts;
+    s->held = 1;
+    s->next_at = now;
+
+    e->place->event = NULL;
+    e->place = NULL;
+
+    lane->rows = 1;
+
+    return 1;
+}
+
+
+void
+nango_queue_stat(const nango_queue_t *q, nango_queue_stat_t *stat)
+{
+    *stat = q->stat;
+
+    stat->flight = q->flight;
+    stat->queued = q->events;
+    stat->parked = q->parked;
+    stat->down_since = q->down_since;
+}
+
+
+static nango_lane_t *
+nango_lane_find(nango_queue_t *q, const unsigned char key[NANGO_KEY_LEN],
+    int create)
+{
+    size_t         i;
+    nango_lane_t  *lane;
+
+    i = nango_lane_hash(key, q->size);
+
+    for (lane = q->lanes[i]; lane != NULL; lane = lane->chain) {
+
+        if (memcmp(lane->key, key, NANGO_KEY_LEN) == 0) {
+            return lane;
+        }
+    }
+
+    if (!create) {
+        return NULL;
+    }
+
+    lane = calloc(1, sizeof(nango_lane_t));
+    if (lane == NULL) {
+        return NULL;
+    }
+
+    if (q->nlanes >= q->size && nango_lane_grow(q) == 0) {
+        i = nango_lane_hash(key, q->size);
+    }
+
+    memcpy(lane->key, key, NANGO_KEY_LEN);
+
+    lane->chain = q->lanes[i];
+    q->lanes[i] = lane;
+    q->nlanes++;
+
+    return lane;
+}
+
+
+/* Without memory chains grow longer. */
+
+static int
+nango_lane_grow(nango_queue_t *q)
+{
+    size_t         i, n, size;
+    nango_lane_t  *lane, **lanes;
+
+    size = q->size * 2;
+
+    lanes = calloc(size, sizeof(nango_lane_t *));
+    if (lanes == NULL) {
+        return -1;
+    }
+
+    for (i = 0; i < q->size; i++) {
+
+        while (q->lanes[i] != NULL) {
+            lane = q->lanes[i];
+            q->lanes[i] = lane->chain;
+
+            n = nango_lane_hash(lane->key, size);
+            lane->chain = lanes[n];
+            lanes[n] = lane;
+        }
+    }
+
+    free(q->lanes);
+
+    q->lanes = lanes;
+    q->size = size;
+
+    return 0;
+}
+
+
+/* Hashes, or a sequence in the last bytes. */
+
+static size_t
+nango_lane_hash(const unsigned char *key, size_t size)
+{
+    uint32_t  n;
+
+    memcpy(&n, key + NANGO_KEY_LEN - 4, 4);
+
+    return (size_t) ((n * 2654435761u) >> 7) & (size - 1);
+}
+
+
+static void
+nango_lane_ready(nango_queue_t *q, nango_lane_t *lane, int first)
+{
+    lane->ready = 1;
+
+    if (!first) {
+        nango_lanes_push(&q->ready, lane);
+        return;
+    }
+
+    lane->next = q->ready.first;
+    q->ready.first = lane;
+
+    if (lane->next == NULL) {
+        q->ready.last = &lane->next;
+    }
+}
+
+
+static void
+nango_lane_unready(nango_queue_t *q, nango_lane_t *lane)
+{
+    nango_lane_t  **p;
+
+    for (p = &q->ready.first; *p != lane; p = &(*p)->next) { /* void */ }
+
+    *p = lane->next;
+
+    if (lane->next == NULL) {
+        q->ready.last = p;
+    }
+
+    lane->ready = 0;
+    lane->next = NULL;
+}
+
+
+static void
+nango_lanes_push(nango_lanes_t *lanes, nango_lane_t *lane)
+{
+    lane->next = NULL;
+
+    *lanes->last = lane;
+    lanes->last = &lane->next;
+}
+
+
+/* All behind the first leave it for rows, which some of them have. */
+
+static void
+nango_lane_close(nango_queue_t *q, nango_lane_t *lane)
+{
+    nango_queued_t  *e;
+
+    lane->closed = 1;
+
+    while (lane->first->next != NULL) {
+        e = lane->first->next;
+
+        if (e->place != NULL) {
+            e->place->settled.kind = NANGO_SETTLED_WAITING;
+            e->place->settled.attempts = e->delivery->attempts;
+            e->place->event = NULL;
+        }
+
+        nango_queue_drop(q, e);
+    }
+}
+
+
+/* Without events: it goes, or stays closed until that is known. */
+
+static void
+nango_lane_end(nango_queue_t *q, nango_lane_t *lane)
+{
+    if (lane->ready) {
+        nango_lane_unready(q, lane);
+    }
+
+    if (lane->rows && nango_lane_release(q, lane) != 0) {
+        return;
+    }
+
+    if (lane->closed) {
+        nango_lanes_push(&q->closed, lane);
+        return;
+    }
+
+    nango_lane_free(q, lane);
+}
+
+
+static int
+nango_lane_release(nango_queue_t *q, nango_lane_t *lane)
+{
+    if (nango_room(&q->released, q->nreleased, &q->released_size,
+                   NANGO_KEY_LEN)
+        != 0)
+    {
+        q->failed = 1;
+        return -1;
+    }
+
+    memcpy(q->released[q->nreleased++], lane->key, NANGO_KEY_LEN);
+    lane->rows = 0;
+
+    return 0;
+}
+
+
+static void
+nango_lane_free(nango_queue_t *q, nango_lane_t *lane)
+{
+    nango_lane_t  **p;
+
+    p = &q->lanes[nango_lane_hash(lane->key, q->size)];
+
+    while (*p != lane) {
+        p = &(*p)->chain;
+    }
+
+    *p = lane->chain;
+    q->nlanes--;
+
+    free(lane);
+}
+
+
+/* Of an array that malloc() gave: room for one more. */
+
+static int
+nango_room(void *array, size_t n, size_t *size, size_t element)
+{
+    void    *p, **a;
+    size_t   more;
+
+    if (n < *size) {
+        return 0;
+    }
+
+    a = array;
+    more = *size ? *size * 2 : 64;
+
+    p = realloc(*a, more * element);
+    if (p == NULL) {
+        return -1;
+    }
+
+    *a = p;
+    *size = more;
+
+    return 0;
+}
