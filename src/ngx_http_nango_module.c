@@ -227,7 +227,10 @@ ngx_http_nango_create_main_conf(ngx_conf_t *cf)
 
     if (ngx_array_init(&conf->environments, cf->pool, 2,
                        sizeof(ngx_nango_environment_t *))
-        != NGX_OK)
+        != NGX_OK
+        || ngx_array_init(&conf->subscribers, cf->pool, 4,
+                          sizeof(ngx_nango_subscriber_t *))
+           != NGX_OK)
     {
         return NULL;
     }
@@ -327,6 +330,10 @@ ngx_http_nango_init(ngx_conf_t *cf)
 
     if (nmcf->environments.nelts == 0 && nmcf->store.path.len == 0) {
         return NGX_OK;
+    }
+
+    if (ngx_http_nango_deliver_init(cf) != NGX_CONF_OK) {
+        return NGX_ERROR;
     }
 
     if (ngx_nango_shared_add(cf, &ngx_http_nango_module) != NGX_OK) {

@@ -71,6 +71,7 @@ typedef struct {
     ngx_nango_store_conf_t     store;       /* path.len == 0: none */
     ngx_path_t                *temp_path;
     ngx_array_t                environments;  /* ngx_nango_environment_t * */
+    ngx_array_t                subscribers;   /* ngx_nango_subscriber_t * */
     ngx_uint_t                 webhooks;    /* locations that take them */
     ngx_uint_t                 proxies;     /* nango_require ... proxy */
 } ngx_http_nango_main_conf_t;
@@ -240,6 +241,24 @@ char *ngx_http_nango_endpoint_merge(ngx_conf_t *cf,
 void ngx_http_nango_conf_error(ngx_uint_t level, ngx_conf_t *cf,
     ngx_str_t *file, ngx_uint_t line, const char *fmt, ...);
 
+/*
+ * What has a name of its own: 1 to 64 letters, digits, "_", "-" and ".", since
+ * it is part of what is on disk, of headers and of metrics' labels.
+ */
+char *ngx_http_nango_conf_name(ngx_conf_t *cf, ngx_str_t *name,
+    const char *what);
+
+/* Makes the path of CA certificates a whole one; libcurl reads them. */
+char *ngx_http_nango_conf_certificate(ngx_conf_t *cf, ngx_str_t *path);
+
+/*
+ * Of a URL that has been checked: its host, without the port and with the
+ * brackets of an IPv6 address; and whether that is reached from inside only:
+ * loopback, the private ranges, names without a dot or for inside.
+ */
+void ngx_http_nango_url_host(ngx_str_t *url, ngx_str_t *host);
+ngx_uint_t ngx_http_nango_private(ngx_str_t *url);
+
 /* cv is zeroed first.  NGX_OK, NGX_ERROR after logging. */
 ngx_int_t ngx_http_nango_compile(ngx_conf_t *cf, ngx_str_t *value,
     ngx_http_complex_value_t *cv);
@@ -248,6 +267,8 @@ char *ngx_http_nango_store_directive(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 char *ngx_http_nango_environment(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
+char *ngx_http_nango_deliver(ngx_conf_t *cf, ngx_nango_environment_t *env);
+char *ngx_http_nango_deliver_init(ngx_conf_t *cf);
 char *ngx_http_nango_owner(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 void ngx_http_nango_owners_check(ngx_conf_t *cf, ngx_array_t *owners,
     ngx_str_t *directive, ngx_str_t *file, ngx_uint_t line);

@@ -12,9 +12,6 @@
 #include <openssl/crypto.h>
 
 
-#define NGX_HTTP_NANGO_NAME_MAX  64
-
-
 typedef struct {
     ngx_nango_environment_t  *env;
     ngx_array_t               signing_keys;     /* ngx_str_t */
@@ -57,9 +54,10 @@ static char *ngx_http_nango_param_account(ngx_conf_t *cf,
     ngx_http_nango_environment_ctx_t *ctx, size_t offset);
 static char *ngx_http_nango_param_format(ngx_conf_t *cf,
     ngx_http_nango_environment_ctx_t *ctx, size_t offset);
+static char *ngx_http_nango_param_deliver(ngx_conf_t *cf,
+    ngx_http_nango_environment_ctx_t *ctx, size_t offset);
 static char *ngx_http_nango_environment_finish(ngx_conf_t *cf,
     ngx_http_nango_environment_ctx_t *ctx);
-static ngx_uint_t ngx_http_nango_private(ngx_str_t *url);
 static void ngx_http_nango_keys_cleanup(void *data);
 
 
@@ -94,6 +92,7 @@ static ngx_http_nango_param_t  ngx_http_nango_params[] = {
                          session_format),
     ngx_http_nango_param("reconcile", 1, ngx_http_nango_param_off, reconcile),
     ngx_http_nango_param("dedupe", 1, ngx_http_nango_param_msec, dedupe),
+    ngx_http_nango_param("deliver", 64, ngx_http_nango_param_deliver, name),
 
     { ngx_null_string, 0, NULL, 0 }
 };
@@ -105,7 +104,6 @@ ngx_http_nango_environment(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     ngx_http_nango_main_conf_t *nmcf = conf;
 
     char                              *rv;
-    u_char                            *p;
     ngx_str_t                         *value;
     ngx_uint_t                         i;
     ngx_conf_t                         save;
@@ -114,28 +112,9 @@ ngx_http_nango_environment(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     value = cf->args->elts;
 
-    if (value[1].len == 0 || value[1].len > NGX_HTTP_NANGO_NAME_MAX) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "an environment's name has 1 to 64 characters");
-        return NGX_CONF_ERROR;
-    }
-
-    /* It is part of what is on disk, of headers and of metrics' labels. */
-
-    for (p = value[1].data; p < value[1].data + value[1].len; p++) {
-
-        if ((*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z')
-            || (*p >= '0' && *p <= '9') || *p == '_' || *p == '-'
-            || *p == '.')
-        {
-            continue;
-        }
-
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "invalid environment \"%V\"; letters, digits, "
-                           "\"_\", \"-\" and \".\" may be in its name",
-                           &value[1]);
-        return NGX_CONF_ERROR;
+    rv = ngx_http_nango_conf_name(cf, &value[1], "environment");
+    if (rv != NGX_CONF_OK) {
+        return rv;
     }
 
     e = nmcf->environments.elts;
@@ -456,33 +435,14 @@ static char *
 ngx_http_nango_param_certificate(ngx_conf_t *cf,
     ngx_http_nango_environment_ctx_t *ctx, size_t offset)
 {
-    ngx_str_t        *value;
-    ngx_file_info_t   fi;
+    ngx_str_t  *value, *path;
 
     value = cf->args->elts;
 
-    if (ngx_conf_full_name(cf->cycle, &value[1], 1) != NGX_OK) {
-        return NGX_CONF_ERROR;
-    }
+    path = (ngx_str_t *) ((u_char *) ctx->env + offset);
+    *path = value[1];
 
-    if (ngx_file_info(value[1].data, &fi) == NGX_FILE_ERROR) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, ngx_errno,
-                           "the certificate's file \"%V\" cannot be read",
-                           &value[1]);
-        return NGX_CONF_ERROR;
-    }
-
-    /* libcurl reads it in the worker. */
-
-    if (!(fi.st_mode & S_IROTH)) {
-        ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
-                           "the certificate's file \"%V\" must be readable "
-                           "for the user of the worker processes", &value[1]);
-    }
-
-    ctx->env->api_trusted_certificate = value[1];
-
-    return NGX_CONF_OK;
+    return ngx_http_nango_conf_certificate(cf, path);
 }
 
 
@@ -557,6 +517,14 @@ ngx_http_nango_param_format(ngx_conf_t *cf,
     }
 
     return NGX_CONF_OK;
+}
+
+
+static char *
+ngx_http_nango_param_deliver(ngx_conf_t *cf,
+    ngx_http_nango_environment_ctx_t *ctx, size_t offset)
+{
+    return ngx_http_nango_deliver(cf, ctx->env);
 }
 
 
@@ -677,57 +645,6 @@ ngx_http_nango_environment_finish(ngx_conf_t *cf,
     }
 
     return NGX_CONF_OK;
-}
-
-
-/*
- * Whether a browser elsewhere cannot reach the host: loopback, the private
- * ranges, names without a dot or that only resolve inside.
- */
-
-static ngx_uint_t
-ngx_http_nango_private(ngx_str_t *url)
-{
-    u_char     *p, *last;
-    in_addr_t   addr;
-    ngx_str_t   host;
-
-    p = (u_char *) ngx_strstr(url->data, "://") + 3;
-    last = url->data + url->len;
-
-    host.data = p;
-
-    if (*p == '[') {
-        return ngx_strncmp(p, "[::1]", 5) == 0
-               || ngx_strncasecmp(p, (u_char *) "[fc", 3) == 0
-               || ngx_strncasecmp(p, (u_char *) "[fd", 3) == 0
-               || ngx_strncasecmp(p, (u_char *) "[fe80", 5) == 0;
-    }
-
-    while (p < last && *p != ':' && *p != '/') {
-        p++;
-    }
-
-    host.len = p - host.data;
-
-    addr = ntohl(ngx_inet_addr(host.data, host.len));
-
-    if (addr != INADDR_NONE) {
-        return (addr >> 24) == 127 || (addr >> 24) == 10
-               || (addr >> 20) == 0xac1 || (addr >> 16) == 0xc0a8
-               || (addr >> 16) == 0xa9fe;
-    }
-
-    if (ngx_strlchr(host.data, p, '.') == NULL) {
-        return 1;
-    }
-
-    return (host.len > 6
-            && ngx_strncasecmp(p - 6, (u_char *) ".local", 6) == 0)
-           || (host.len > 9
-               && ngx_strncasecmp(p - 9, (u_char *) ".internal", 9) == 0)
-           || (host.len > 4
-               && ngx_strncasecmp(p - 4, (u_char *) ".svc", 4) == 0);
 }
 
 

@@ -12,6 +12,7 @@
 
 #define NGX_NANGO_ACCOUNTS       64
 #define NGX_NANGO_ENVIRONMENTS   256
+#define NGX_NANGO_SUBSCRIBERS    1024
 
 /* ms; two seconds after some more failures */
 #define NGX_NANGO_CIRCUIT_OPEN   250
@@ -55,6 +56,19 @@ typedef struct {
 } ngx_nango_environment_slot_t;
 
 
+typedef struct {
+    ngx_atomic_t              name;         /* of the key, 0: free */
+    ngx_atomic_t              in_flight;
+    ngx_atomic_t              attempts;
+    ngx_atomic_t              delivered;
+    ngx_atomic_t              failed;
+    ngx_atomic_t              down_since;   /* ms since 1970, like the two */
+    ngx_atomic_t              success_at;
+    ngx_atomic_t              failure_at;
+    ngx_atomic_t              error;        /* and the status above 8 bits */
+} ngx_nango_subscriber_slot_t;
+
+
 /*
  * holder is the pid of the worker that reads or writes the slot.  Nobody waits
  * for it; only if that process is gone is the slot taken over, and then the
@@ -77,6 +91,7 @@ typedef struct {
     ngx_atomic_t              watched;
     ngx_nango_account_slot_t  accounts[NGX_NANGO_ACCOUNTS];
     ngx_nango_environment_slot_t  environments[NGX_NANGO_ENVIRONMENTS];
+    ngx_nango_subscriber_slot_t  subscribers[NGX_NANGO_SUBSCRIBERS];
     ngx_atomic_t              limits[NGX_NANGO_LIMIT_SETS
                                      * NGX_NANGO_LIMIT_WAYS];
     ngx_nango_session_slot_t  sessions[NGX_NANGO_SESSION_SETS
@@ -87,6 +102,8 @@ typedef struct {
 static ngx_int_t ngx_nango_shared_init(ngx_shm_zone_t *zone, void *data);
 static ngx_nango_account_slot_t *ngx_nango_account(ngx_str_t *account);
 static ngx_nango_environment_slot_t *ngx_nango_environment_slot(u_char *key);
+static ngx_nango_subscriber_slot_t *ngx_nango_subscriber_slot(u_char *key,
+    ngx_uint_t take);
 static uint32_t ngx_nango_slot_crc(ngx_nango_session_slot_t *slot);
 
 
@@ -98,7 +115,7 @@ ngx_nango_shared_add(ngx_conf_t *cf, void *tag)
 {
     ngx_shm_zone_t  *zone;
 
-    static ngx_str_t  name = ngx_string("nango:2");
+    static ngx_str_t  name = ngx_string("nango:3");
 
     zone = ngx_shared_memory_add(cf, &name, NGX_NANGO_ZONE_SIZE, tag);
     if (zone == NULL) {
@@ -151,6 +168,13 @@ ngx_nango_count(ngx_nango_counter_e counter)
     if (ngx_nango_shared) {
         (void) ngx_atomic_fetch_add(&ngx_nango_shared->counters[counter], 1);
     }
+}
+
+
+uint64_t
+ngx_nango_counted(ngx_nango_counter_e counter)
+{
+    return ngx_nango_shared ? ngx_nango_shared->counters[counter] : 0;
 }
 
 
@@ -383,6 +407,150 @@ ngx_nango_circuit_leave(u_char *key, ngx_uint_t failed, ngx_str_t *name,
                       "nango: environment \"%V\" does not answer; from time "
                       "to time one request is sent to see whether it does",
                       name);
+    }
+}
+
+
+/* NULL without one; with take, one is taken, unless all are. */
+
+static ngx_nango_subscriber_slot_t *
+ngx_nango_subscriber_slot(u_char *key, ngx_uint_t take)
+{
+    ngx_uint_t                    i, n;
+    ngx_atomic_uint_t             name;
+    ngx_nango_subscriber_slot_t  *slot;
+
+    if (ngx_nango_shared == NULL) {
+        return NULL;
+    }
+
+    ngx_memcpy(&name, key, sizeof(ngx_atomic_uint_t));
+    name |= 1;
+
+    for (i = 0; i < NGX_NANGO_SUBSCRIBERS; i++) {
+        n = (name + i) % NGX_NANGO_SUBSCRIBERS;
+        slot = &ngx_nango_shared->subscribers[n];
+
+        if (slot->name == name) {
+            return slot;
+        }
+
+        if (slot->name != 0) {
+            continue;
+        }
+
+        if (!take) {
+            return NULL;
+        }
+
+        if (ngx_atomic_cmp_set(&slot->name, 0, name) || slot->name == name) {
+            return slot;
+        }
+    }
+
+    return NULL;
+}
+
+
+void
+ngx_nango_delivery_started(u_char *key, ngx_uint_t in_flight)
+{
+    ngx_nango_subscriber_slot_t  *slot;
+
+    ngx_nango_count(NGX_NANGO_DELIVERIES_ATTEMPTED);
+
+    slot = ngx_nango_subscriber_slot(key, 1);
+
+    if (slot) {
+        (void) ngx_atomic_fetch_add(&slot->attempts, 1);
+        slot->in_flight = in_flight;
+    }
+}
+
+
+void
+ngx_nango_delivery_ended(u_char *key, ngx_uint_t in_flight,
+    ngx_nango_delivery_error_e error, ngx_uint_t status)
+{
+    ngx_nango_subscriber_slot_t  *slot;
+
+    ngx_nango_count(error == NGX_NANGO_DELIVERY_NONE
+                    ? NGX_NANGO_DELIVERIES_DELIVERED
+                    : NGX_NANGO_DELIVERIES_FAILED);
+
+    slot = ngx_nango_subscriber_slot(key, 1);
+
+    if (slot == NULL) {
+        return;
+    }
+
+    slot->in_flight = in_flight;
+
+    if (error == NGX_NANGO_DELIVERY_NONE) {
+        (void) ngx_atomic_fetch_add(&slot->delivered, 1);
+        slot->success_at = (ngx_atomic_uint_t) ngx_nango_now();
+        return;
+    }
+
+    (void) ngx_atomic_fetch_add(&slot->failed, 1);
+    slot->failure_at = (ngx_atomic_uint_t) ngx_nango_now();
+    slot->error = error | status << 8;
+}
+
+
+void
+ngx_nango_delivery_in_flight(u_char *key, ngx_uint_t in_flight)
+{
+    ngx_nango_subscriber_slot_t  *slot;
+
+    slot = ngx_nango_subscriber_slot(key, 1);
+
+    if (slot) {
+        slot->in_flight = in_flight;
+    }
+}
+
+
+void
+ngx_nango_delivery_down(u_char *key, uint64_t since)
+{
+    ngx_nango_subscriber_slot_t  *slot;
+
+    slot = ngx_nango_subscriber_slot(key, 1);
+
+    if (slot) {
+        slot->down_since = (ngx_atomic_uint_t) since;
+    }
+}
+
+
+void
+ngx_nango_delivery_state(u_char *key, ngx_nango_delivery_state_t *state)
+{
+    ngx_atomic_uint_t             error;
+    ngx_nango_subscriber_slot_t  *slot;
+
+    ngx_memzero(state, sizeof(ngx_nango_delivery_state_t));
+
+    slot = ngx_nango_subscriber_slot(key, 0);
+
+    if (slot == NULL) {
+        return;
+    }
+
+    error = slot->error;
+
+    state->in_flight = slot->in_flight;
+    state->attempts = slot->attempts;
+    state->delivered = slot->delivered;
+    state->failed = slot->failed;
+    state->down_since = slot->down_since;
+    state->success_at = slot->success_at;
+    state->failure_at = slot->failure_at;
+    state->status = error >> 8;
+
+    if ((error & 0xff) < NGX_NANGO_DELIVERY_ERRORS) {
+        state->error = error & 0xff;
     }
 }
 

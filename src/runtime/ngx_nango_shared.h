@@ -32,6 +32,9 @@ typedef enum {
     NGX_NANGO_REPAIRS_VANISHED,
     NGX_NANGO_REPAIRS_STATUS,
     NGX_NANGO_REPAIRS_TAGS,
+    NGX_NANGO_DELIVERIES_ATTEMPTED,
+    NGX_NANGO_DELIVERIES_DELIVERED,
+    NGX_NANGO_DELIVERIES_FAILED,
     NGX_NANGO_COUNTERS
 } ngx_nango_counter_e;
 
@@ -50,6 +53,7 @@ ngx_int_t ngx_nango_shared_add(ngx_conf_t *cf, void *tag);
 /* All of these do nothing, or find nothing, without a zone. */
 
 void ngx_nango_count(ngx_nango_counter_e counter);
+uint64_t ngx_nango_counted(ngx_nango_counter_e counter);
 
 
 /*
@@ -94,6 +98,53 @@ void ngx_nango_circuit_leave(u_char *key, ngx_uint_t failed, ngx_str_t *name,
  * ngx_nango_now(), 0: never, NULL: not to be known.  Its key is random-looking.
  */
 ngx_atomic_t *ngx_nango_reconciled(u_char *key);
+
+/*
+ * How delivering to a subscriber goes: counts since start, and what its last
+ * attempts came to.  For people and their alarms; what has to be exact is the
+ * store's ledger.  Written by the leader, read by anybody, each word whole.
+ */
+typedef enum {
+    NGX_NANGO_DELIVERY_NONE = 0,        /* no error */
+    NGX_NANGO_DELIVERY_RESOLVE,         /* its host's name is not known */
+    NGX_NANGO_DELIVERY_CONNECT,
+    NGX_NANGO_DELIVERY_TLS,
+    NGX_NANGO_DELIVERY_TIMEOUT,
+    NGX_NANGO_DELIVERY_CUT,             /* before the whole answer was there */
+    NGX_NANGO_DELIVERY_STATUS,          /* an answer other than 2xx */
+    NGX_NANGO_DELIVERY_LOCAL,           /* no memory, an unreadable body */
+    NGX_NANGO_DELIVERY_ERRORS
+} ngx_nango_delivery_error_e;
+
+/* Times in ms of ngx_nango_now(), 0: never. */
+typedef struct {
+    ngx_uint_t                  in_flight;
+    uint64_t                    attempts;
+    uint64_t                    delivered;
+    uint64_t                    failed;
+    uint64_t                    down_since;
+    uint64_t                    success_at;
+    uint64_t                    failure_at;
+    ngx_nango_delivery_error_e  error;      /* of the last failure */
+    ngx_uint_t                  status;     /* the last failure's, 0: none */
+} ngx_nango_delivery_state_t;
+
+/*
+ * key is nango_subscriber_key().  in_flight is how many are on their way now,
+ * this one included when it starts and no longer when it has ended: who leads
+ * anew, or leads no longer, says 0.
+ */
+void ngx_nango_delivery_started(u_char *key, ngx_uint_t in_flight);
+void ngx_nango_delivery_ended(u_char *key, ngx_uint_t in_flight,
+    ngx_nango_delivery_error_e error, ngx_uint_t status);
+void ngx_nango_delivery_in_flight(u_char *key, ngx_uint_t in_flight);
+
+/* Since when nothing is sent to it but probes; 0: it is up. */
+void ngx_nango_delivery_down(u_char *key, uint64_t since);
+
+/* All 0 for one that nothing was ever said of. */
+void ngx_nango_delivery_state(u_char *key, ngx_nango_delivery_state_t *state);
+
 
 /*
  * A bucket that empties by one each interval (ms) and holds burst more: 0, or
