@@ -9,6 +9,7 @@
 #include "ngx_http_nango.h"
 #include "ngx_nango_credential.h"
 #include "ngx_nango_curl.h"
+#include "ngx_nango_deliver.h"
 #include "ngx_nango_reconcile.h"
 #include "ngx_nango_shared.h"
 #include "ngx_nango_store.h"
@@ -415,8 +416,9 @@ ngx_http_nango_init_module(ngx_cycle_t *cycle)
 static ngx_int_t
 ngx_http_nango_init_process(ngx_cycle_t *cycle)
 {
-    ngx_uint_t                    i, n;
+    ngx_uint_t                    i, n, m;
     ngx_msec_t                    remember;
+    ngx_nango_subscriber_t      **sub;
     ngx_nango_environment_t     **env;
     ngx_http_nango_main_conf_t   *nmcf;
 
@@ -432,7 +434,16 @@ ngx_http_nango_init_process(ngx_cycle_t *cycle)
     env = nmcf->environments.elts;
     n = nmcf->environments.nelts;
 
-    if (ngx_nango_curl_init(cycle, env, n, NULL, 0) != NGX_OK) {
+    sub = nmcf->subscribers.elts;
+    m = nmcf->subscribers.nelts;
+
+    if (ngx_nango_deliver_init(cycle, sub, m) != NGX_OK) {
+        ngx_log_error(NGX_LOG_CRIT, cycle->log, 0,
+                      "nango: deliveries could not be started in this worker");
+        m = 0;
+    }
+
+    if (ngx_nango_curl_init(cycle, env, n, sub, m) != NGX_OK) {
         ngx_log_error(NGX_LOG_CRIT, cycle->log, 0,
                       "nango: libcurl could not be initialised; nothing can "
                       "be asked of Nango");
@@ -468,8 +479,10 @@ static void
 ngx_http_nango_exit_process(ngx_cycle_t *cycle)
 {
     ngx_nango_reconcile_exit();
+    ngx_nango_deliver_stop();
     ngx_nango_store_exit(cycle);
     ngx_nango_credential_exit();
     ngx_http_nango_catalog_exit();
     ngx_nango_curl_exit();
+    ngx_nango_deliver_exit();
 }

@@ -10,10 +10,15 @@
 
 
 #include "nango_tags.h"
+#include "nango_hash.h"
 #include "nango_utf8.h"
+
+#include <string.h>
 
 
 static int nango_email_valid(nango_str_t s);
+static size_t nango_tags_put(char *dst, size_t len, const char *s, size_t n);
+static int nango_tags_plain(unsigned char c);
 
 
 static inline int
@@ -253,4 +258,68 @@ nango_utf16_len(nango_str_t s)
     }
 
     return len;
+}
+
+
+size_t
+nango_tags_header(const nango_tag_t *tags, size_t ntags, char *dst)
+{
+    size_t                i, j, len;
+    unsigned char         c, code[2];
+    const nango_tag_t    *tag;
+
+    len = 0;
+
+    for (i = 0; i < ntags; i++) {
+        tag = &tags[i];
+
+        if (i != 0) {
+            len = nango_tags_put(dst, len, "; ", 2);
+        }
+
+        for (j = 0; j < tag->name.len; j++) {
+            c = tag->name.data[j];
+
+            len = nango_tags_put(dst, len, nango_tags_plain(c) || c == '/'
+                                           ? (char *) &c : "_", 1);
+        }
+
+        len = nango_tags_put(dst, len, "=", 1);
+
+        for (j = 0; j < tag->value.len; j++) {
+            c = tag->value.data[j];
+
+            if (nango_tags_plain(c)) {
+                len = nango_tags_put(dst, len, (char *) &c, 1);
+                continue;
+            }
+
+            nango_hex(code, &c, 1);
+
+            len = nango_tags_put(dst, len, "%", 1);
+            len = nango_tags_put(dst, len, (char *) code, 2);
+        }
+    }
+
+    return len;
+}
+
+
+static size_t
+nango_tags_put(char *dst, size_t len, const char *s, size_t n)
+{
+    if (dst != NULL) {
+        memcpy(dst + len, s, n);
+    }
+
+    return len + n;
+}
+
+
+/* What RFC 3986 calls unreserved. */
+
+static int
+nango_tags_plain(unsigned char c)
+{
+    return nango_is_alnum(c) || c == '-' || c == '.' || c == '_' || c == '~';
 }

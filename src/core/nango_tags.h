@@ -41,6 +41,14 @@ const char *nango_tag_name_error(nango_str_t name);
 const char *nango_tag_value_error(nango_str_t name, nango_str_t value);
 
 /*
+ * Tags as one line of text: "name=value; name=value", where all of a value
+ * but letters, digits, "-", ".", "_" and "~" is percent-encoded.  Returns its
+ * length; dst takes that many bytes, or is NULL.  Names are written as they
+ * are, other characters than Nango's as "_".
+ */
+size_t nango_tags_header(const nango_tag_t *tags, size_t ntags, char *dst);
+
+/*
  * An integration id: [A-Za-z0-9~:.@ _-], 1 to 255, as Nango's server takes it.
  * 1 or 0.
  */

@@ -173,6 +173,13 @@ ngx_http_nango_deliver(ngx_conf_t *cf, ngx_nango_environment_t *env)
         }
     }
 
+    /* Bodies that are files are read there. */
+
+    if (nmcf->subscribers.nelts == 0 && ngx_thread_pool_add(cf, NULL) == NULL)
+    {
+        return NGX_CONF_ERROR;
+    }
+
     s = ngx_pcalloc(cf->pool, sizeof(ngx_nango_subscriber_t));
     if (s == NULL) {
         return NGX_CONF_ERROR;

@@ -98,6 +98,7 @@ static ngx_int_t ngx_nango_curl_ask(ngx_nango_transfer_t *t,
 static ngx_int_t ngx_nango_curl_add(ngx_nango_transfer_t *t);
 static void ngx_nango_curl_budget(ngx_nango_transfer_t *t);
 static void ngx_nango_curl_complete(ngx_nango_transfer_t *t, CURLcode code);
+static void ngx_nango_curl_failure(ngx_nango_transfer_t *t, CURLcode code);
 static void ngx_nango_curl_next(ngx_nango_peer_t *peer);
 static void ngx_nango_curl_hold(void);
 static void ngx_nango_curl_expiry_handler(ngx_event_t *ev);
@@ -1569,6 +1570,10 @@ ngx_nango_curl_complete(ngx_nango_transfer_t *t, CURLcode code)
     t->unreached = (code == CURLE_COULDNT_CONNECT
                     || code == CURLE_COULDNT_RESOLVE_HOST);
 
+    if (t->subscriber) {
+        ngx_nango_curl_failure(t, code);
+    }
+
     /*
      * Dead is who cannot be reached or says nothing in time; who answers
      * badly is alive, and want of connections is our own trouble.
@@ -1616,6 +1621,62 @@ ngx_nango_curl_complete(ngx_nango_transfer_t *t, CURLcode code)
     }
 
     ngx_nango_transfer_free(t);
+}
+
+
+/* Nobody is there for whom nothing could be sent at all. */
+
+static void
+ngx_nango_curl_failure(ngx_nango_transfer_t *t, CURLcode code)
+{
+    long  sent;
+
+    sent = 0;
+    curl_easy_getinfo(t->easy, CURLINFO_REQUEST_SIZE, &sent);
+
+    switch (code) {
+
+    case CURLE_OK:
+        return;
+
+    case CURLE_COULDNT_RESOLVE_HOST:
+        t->failure = NGX_NANGO_DELIVERY_RESOLVE;
+        break;
+
+    case CURLE_COULDNT_CONNECT:
+        t->failure = NGX_NANGO_DELIVERY_CONNECT;
+        break;
+
+    case CURLE_OPERATION_TIMEDOUT:
+        t->failure = NGX_NANGO_DELIVERY_TIMEOUT;
+        break;
+
+    case CURLE_SSL_CONNECT_ERROR:
+    case CURLE_PEER_FAILED_VERIFICATION:
+    case CURLE_SSL_CACERT_BADFILE:
+        t->failure = NGX_NANGO_DELIVERY_TLS;
+        break;
+
+    case CURLE_OUT_OF_MEMORY:
+    case CURLE_FAILED_INIT:
+        t->ours = 1;
+        /* fall through */
+
+    case CURLE_ABORTED_BY_CALLBACK:
+        t->failure = NGX_NANGO_DELIVERY_LOCAL;
+        return;
+
+    default:
+        t->failure = NGX_NANGO_DELIVERY_CUT;
+        break;
+    }
+
+    if (t->starved) {
+        t->ours = 1;
+        return;
+    }
+
+    t->unreached = (sent == 0);
 }
 
 

@@ -13,6 +13,7 @@
 
 
 #include "ngx_nango.h"
+#include "ngx_nango_shared.h"
 
 
 /* What is read of a reply; more is an error, not memory. */
@@ -74,6 +75,8 @@ struct ngx_nango_transfer_s {
     time_t                    retry_after;  /* -1: not said */
     ngx_uint_t                json;         /* of type application/json */
     ngx_uint_t                unreached;    /* nobody is there */
+    ngx_uint_t                ours;         /* our own trouble, not theirs */
+    ngx_nango_delivery_error_e  failure;    /* of one without an answer */
     ngx_msec_t                time;
     const char               *error;        /* static; NULL: never sent */
 
@@ -83,13 +86,13 @@ struct ngx_nango_transfer_s {
     ngx_msec_t                start;
     ngx_queue_t               queue;
     size_t                    header_size;
+    ngx_uint_t                headers;      /* all of them have come */
     const char               *refused;      /* what is wrong with the reply */
     unsigned                  active:1;
     unsigned                  starved:1;
     unsigned                  moved:1;      /* its connection was closed */
     unsigned                  lost:1;       /* sent, and not to be repeated */
     unsigned                  paused:1;
-    unsigned                  headers:1;    /* all of them have come */
 };
 
 

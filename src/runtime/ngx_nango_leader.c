@@ -13,9 +13,15 @@
  * batch the leader lets events gather for a multiple of the time that it took,
  * unless a request waits for the fold: a single event is applied at once, and
  * under load batches grow until the fold costs a fifth of the disk's time.
+ *
+ * What subscribers are owed goes the same way: the leader reads it for the
+ * event loop, which sends it, and has what came of it committed along with the
+ * fold.  A worker that exits may have clients for long; it lets others lead,
+ * and goes on only if nobody does.
  */
 
 #include "ngx_nango_leader.h"
+#include "ngx_nango_courier.h"
 #include "ngx_nango_shared.h"
 #include "ngx_nango_trouble.h"
 
@@ -39,6 +45,12 @@
 #define NGX_NANGO_HOUSEKEEPING  (60 * 1000 * 1000)
 #define NGX_NANGO_LOOK_AFTER    (1000 * 1000)
 
+/* us: what deliveries came to is committed so long after the last commit. */
+#define NGX_NANGO_SETTLE        (20 * 1000)
+
+/* us: so long others may lead instead. */
+#define NGX_NANGO_YIELD         (1000 * 1000)
+
 
 typedef struct {
     nango_store_t  *store;
@@ -58,6 +70,11 @@ typedef struct {
     /* The thread's own. */
     uint64_t              housekeeping;
     uint64_t              looked;
+    uint64_t              settle;       /* not before */
+    uint64_t              yield;        /* until */
+    uint64_t              begin;        /* not before */
+    ngx_uint_t            left;
+    ngx_uint_t            leads;
     ngx_nango_trouble_t   trouble;
 } ngx_nango_leader_t;
 
@@ -67,6 +84,9 @@ static void ngx_nango_leader_replace(ngx_nango_leader_t *l);
 static void ngx_nango_leader_look_after(ngx_nango_leader_t *l);
 static ngx_uint_t ngx_nango_leader_sleep(ngx_nango_leader_t *l, int ms,
     ngx_uint_t hint);
+static int ngx_nango_leader_ask(ngx_nango_leader_t *l);
+static nango_rc_e ngx_nango_leader_deliver(ngx_nango_leader_t *l, int *ms);
+static ngx_uint_t ngx_nango_leader_settles(ngx_nango_leader_t *l, int *ms);
 static nango_rc_e ngx_nango_leader_fold(ngx_nango_leader_t *l,
     nango_folded_t *folded);
 static nango_rc_e ngx_nango_leader_housekeeping(ngx_nango_leader_t *l);
@@ -158,12 +178,11 @@ ngx_nango_leader_cycle(void *data)
 {
     ngx_nango_leader_t *l = data;
 
-    int              ms, lead;
+    int              ms, lead, wait;
     uint64_t         busy, seen, start, gather;
     pthread_t        before;
     nango_rc_e       rc;
     ngx_uint_t       follows;
-    nango_error_t    err;
     nango_folded_t   folded;
 
     ngx_memzero(&folded, sizeof(nango_folded_t));
@@ -190,28 +209,27 @@ ngx_nango_leader_cycle(void *data)
 
         ngx_nango_leader_look_after(l);
 
-        lead = nango_store_lead(l->store, &err);
-
-        __atomic_store_n(&ngx_nango_leads, lead == 1, __ATOMIC_RELAXED);
+        lead = ngx_nango_leader_ask(l);
 
         if (lead != 1) {
-            if (lead == -1) {
-                ngx_nango_leader_error(l, &err);
-            }
-
             ms = NGX_NANGO_LOOK_IDLE;
             seen = 0;
             continue;
         }
 
-        if (ngx_nango_leader_housekeeping(l) == NANGO_EWRECKED) {
+        if (ngx_nango_leader_housekeeping(l) == NANGO_EWRECKED
+            || ngx_nango_leader_deliver(l, &wait) == NANGO_EWRECKED)
+        {
             ngx_nango_leader_replace(l);
             return NULL;
         }
 
-        if (seen && nango_store_log_txnid(l->store) == seen) {
+        if (seen && nango_store_log_txnid(l->store) == seen
+            && !ngx_nango_leader_settles(l, &wait))
+        {
             ms = (ngx_nango_ticks() - busy < 1000000) ? NGX_NANGO_LOOK_BUSY
                                                       : NGX_NANGO_LOOK_IDLE;
+            ms = (wait != -1) ? ngx_min(ms, wait) : ms;
             continue;
         }
 
@@ -233,6 +251,10 @@ ngx_nango_leader_cycle(void *data)
         if (folded.events) {
             busy = ngx_nango_ticks();
         }
+
+        gather = NGX_NANGO_GATHER * (ngx_nango_ticks() - start);
+        gather = ngx_max(gather, NGX_NANGO_SETTLE);
+        l->settle = ngx_nango_ticks() + ngx_min(gather, NGX_NANGO_GATHER_MAX);
 
         ms = 0;
 
@@ -259,17 +281,158 @@ ngx_nango_leader_cycle(void *data)
 
         while (ngx_nango_ticks() < gather && !ngx_nango_fold_wanted()) {
 
-            if (ngx_nango_leader_sleep(l, NGX_NANGO_LOOK_BUSY, 0)) {
+            rc = ngx_nango_leader_deliver(l, &wait);
+
+            if (rc == NANGO_EWRECKED) {
+                ngx_nango_leader_replace(l);
+                return NULL;
+            }
+
+            if (rc != NANGO_OK || ngx_nango_leader_settles(l, &wait)) {
+                break;
+            }
+
+            ms = (wait != -1) ? ngx_min(wait, NGX_NANGO_LOOK_BUSY)
+                              : NGX_NANGO_LOOK_BUSY;
+
+            if (ngx_nango_leader_sleep(l, ms, 0)) {
                 goto done;
             }
         }
+
+        ms = 0;
     }
 
 done:
 
+    if (lead == 1 && ngx_nango_courier_reported()) {
+        (void) ngx_nango_leader_fold(l, &folded);
+    }
+
+    ngx_nango_courier_end();
     nango_store_resign(l->store);
 
     return NULL;
+}
+
+
+/* As nango_store_lead(), unless others are to lead. */
+
+static int
+ngx_nango_leader_ask(ngx_nango_leader_t *l)
+{
+    int              lead;
+    uint64_t         now;
+    nango_error_t    err;
+    nango_folded_t   folded;
+
+    now = ngx_nango_ticks();
+
+    if (!l->left && ngx_nango_courier_leaving()) {
+
+        /* What the loop has reported before it left is the last. */
+
+        if (ngx_nango_courier_reported()) {
+            (void) ngx_nango_leader_fold(l, &folded);
+        }
+
+        ngx_nango_courier_end();
+        nango_store_resign(l->store);
+
+        l->left = 1;
+        l->leads = 0;
+        l->yield = now + NGX_NANGO_YIELD;
+    }
+
+    lead = 0;
+
+    if (!l->left || l->leads || now >= l->yield) {
+
+        l->yield = now + NGX_NANGO_YIELD;
+
+        lead = nango_store_lead(l->store, &err);
+
+        if (lead == -1) {
+            ngx_nango_leader_error(l, &err);
+        }
+    }
+
+    l->leads = (lead == 1);
+
+    __atomic_store_n(&ngx_nango_leads, l->leads, __ATOMIC_RELAXED);
+
+    if (lead != 1) {
+        ngx_nango_courier_end();
+    }
+
+    return lead;
+}
+
+
+/* Gives the loop what it has room for.  *ms: when to do it again, or -1. */
+
+static nango_rc_e
+ngx_nango_leader_deliver(ngx_nango_leader_t *l, int *ms)
+{
+    uint64_t        now;
+    nango_rc_e      rc;
+    nango_error_t   err;
+
+    *ms = -1;
+
+    if (l->left) {
+        return NANGO_OK;
+    }
+
+    if (!ngx_nango_courier_begun()) {
+        now = ngx_nango_ticks();
+
+        if (now < l->begin) {
+            return NANGO_OK;
+        }
+
+        l->begin = now + NGX_NANGO_LOOK_AFTER;
+
+        rc = ngx_nango_courier_begin(l->store, &err);
+
+    } else {
+        rc = ngx_nango_courier_serve(l->store, ms, &err);
+    }
+
+    if (rc != NANGO_OK) {
+        ngx_nango_leader_error(l, &err);
+        ngx_nango_courier_end();
+    }
+
+    return rc;
+}
+
+
+/* Whether deliveries want a commit now.  *ms: when, if that is sooner. */
+
+static ngx_uint_t
+ngx_nango_leader_settles(ngx_nango_leader_t *l, int *ms)
+{
+    int       left;
+    uint64_t  now;
+
+    if (!ngx_nango_courier_reported()) {
+        return 0;
+    }
+
+    now = ngx_nango_ticks();
+
+    if (now >= l->settle) {
+        return 1;
+    }
+
+    left = (int) ((l->settle - now) / 1000) + 1;
+
+    if (*ms == -1 || left < *ms) {
+        *ms = left;
+    }
+
+    return 0;
 }
 
 
@@ -341,7 +504,7 @@ static ngx_uint_t
 ngx_nango_leader_sleep(ngx_nango_leader_t *l, int ms, ngx_uint_t hint)
 {
     uint64_t       n;
-    struct pollfd  fds[2];
+    struct pollfd  fds[3];
 
     fds[0].fd = l->stop;
     fds[0].events = POLLIN;
@@ -351,11 +514,23 @@ ngx_nango_leader_sleep(ngx_nango_leader_t *l, int ms, ngx_uint_t hint)
     fds[1].events = POLLIN;
     fds[1].revents = 0;
 
-    if (poll(fds, 2, ms) > 0 && (fds[1].revents & POLLIN)) {
+    fds[2].fd = ngx_nango_courier_thread_fd();
+    fds[2].events = POLLIN;
+    fds[2].revents = 0;
 
-        if (read(l->hint, &n, sizeof(n)) != sizeof(n)) {
-            /* another generation's leader was quicker */
-        }
+    if (poll(fds, 3, ms) <= 0) {
+        return 0;
+    }
+
+    if ((fds[1].revents & POLLIN) && read(l->hint, &n, sizeof(n)) != sizeof(n))
+    {
+        /* another generation's leader was quicker */
+    }
+
+    if ((fds[2].revents & POLLIN)
+        && read(fds[2].fd, &n, sizeof(n)) != sizeof(n))
+    {
+        /* only a hint */
     }
 
     return (fds[0].revents != 0);
@@ -373,6 +548,8 @@ ngx_nango_leader_fold(ngx_nango_leader_t *l, nango_folded_t *folded)
 
     options.now_ms = ngx_nango_now();
     options.retain_ms = (uint64_t) l->retain * 1000;
+
+    ngx_nango_courier_settlements(&options);
 
     rc = nango_fold(l->store, &options, folded, &err);
 
@@ -407,6 +584,8 @@ ngx_nango_leader_fold(ngx_nango_leader_t *l, nango_folded_t *folded)
     }
 
     ngx_nango_set_applied_hint(folded->applied);
+
+    ngx_nango_courier_committed(l->store, folded->events, folded->applied);
 
     return NANGO_OK;
 }

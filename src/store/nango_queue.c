@@ -191,7 +191,11 @@ nango_queue_clear(nango_queue_t *q)
                 e->place = NULL;
 
                 if (!e->flight) {
-                    nango_delivery_free(e->delivery);
+
+                    if (e->delivery != NULL) {
+                        nango_delivery_free(e->delivery);
+                    }
+
                     free(e);
                 }
             }

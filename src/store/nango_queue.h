@@ -100,6 +100,12 @@ const nango_delivery_t *nango_queued_delivery(const nango_queued_t *e);
 void nango_queue_done(nango_queue_t *q, nango_queued_t *e, nango_sent_e sent,
     unsigned status, uint64_t retry_after, uint64_t now, uint64_t chance);
 
+/*
+ * The event itself, which is the caller's then; e is gone.  Only before a
+ * reset, or the end.
+ */
+nango_delivery_t *nango_queue_orphan(nango_queue_t *q, nango_queued_t *e);
+
 /* Those older than max_age that a subscriber who is down or parked leaves. */
 void nango_queue_expire(nango_queue_t *q, uint64_t now);
 
