@@ -1614,7 +1614,9 @@ ngx_nango_curl_complete(ngx_nango_transfer_t *t, CURLcode code)
 
     ERR_clear_error();
 
-    ngx_nango_curl_next(peer);
+    if (peer->environment) {
+        ngx_nango_curl_next(peer);
+    }
 
     if (t->handler) {
         t->handler(t);

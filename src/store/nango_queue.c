@@ -532,6 +532,28 @@ nango_queue_done(nango_queue_t *q, nango_queued_t *e, nango_sent_e sent,
 }
 
 
+nango_delivery_t *
+nango_queue_orphan(nango_queue_t *q, nango_queued_t *e)
+{
+    nango_delivery_t  *d;
+
+    d = e->delivery;
+
+    q->flight--;
+
+    if (e->lane == NULL) {
+        free(e);
+
+    } else {
+        e->flight = 0;
+        e->delivery = NULL;
+        q->failed = 1;
+    }
+
+    return d;
+}
+
+
 static void
 nango_queue_failed(nango_queue_t *q, nango_queued_t *e, unsigned status,
     uint64_t retry_after, uint64_t now, uint64_t chance)

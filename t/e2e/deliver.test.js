@@ -1,0 +1,226 @@
+/*
+ * What is delivered to backends, in what order, and what happens while one of
+ * them is away.
+ */
+
+'use strict';
+
+const assert = require('node:assert');
+const path = require('node:path');
+const { test } = require('node:test');
+
+const { Backend } = require('./backend');
+const { hmac, once } = require('./client');
+const { create, sleep, until } = require('./nginx');
+
+const KEY = 'signing-key-of-prod';
+
+
+function config(deliver, more) {
+    return {
+        main: 'worker_rlimit_core 0;',
+        http: `
+    nango_store @STORE@ ${more && more.store || ''};
+    nango_environment prod {
+        reconcile           off;
+        api                 http://127.0.0.1:1;
+        api_public          https://nango.example.com;
+        api_key             data:b3a1c0de-0000-4000-8000-00000000abcd;
+        webhook_signing_key data:${KEY};
+        dedupe              1ms;
+        ${deliver}
+    }
+`,
+        server: `
+    location = /webhook { nango_webhook prod; }
+    location = /connections {
+        nango_owner  end_user_id $http_x_user;
+        nango_expose connection_id tags;
+        nango_connections prod;
+    }
+`,
+        ...more,
+    };
+}
+
+
+let serial = 0;
+
+function sync(connection, more) {
+    return JSON.stringify({ connectionId: connection, from: 'nango',
+                            providerConfigKey: 'github', n: ++serial,
+                            syncName: 's', type: 'sync', ...more });
+}
+
+
+function creation(connection, user) {
+    return JSON.stringify({ connectionId: connection, from: 'nango',
+                            operation: 'creation', provider: 'github',
+                            providerConfigKey: 'github', success: true,
+                            tags: { end_user_id: user }, type: 'auth',
+                            n: ++serial });
+}
+
+
+async function post(nginx, body, headers) {
+    const text = Buffer.from(body);
+    const answer = await once(nginx.port, 'POST', '/webhook', {
+        'Content-Type': 'application/json',
+        'X-Nango-Hmac-Sha256': hmac(text, KEY), ...headers,
+    }, text);
+
+    assert.strictEqual(answer.status, 200, answer.text);
+
+    return answer.json.sequence;
+}
+
+
+test('an event arrives as it came', async (t) => {
+    const backend = await Backend.create(t);
+    const nginx = await create(t, config(`deliver app ${backend.url};`));
+
+    await nginx.start();
+
+    const first = creation('c-1', 'ann/ä;b');
+    const body = Buffer.from('{"type":"forward","from":"github",\n "n": 1e400,'
+        + '"providerConfigKey":"github","connectionId":"c-1","p":"\\ud800"}');
+
+    await post(nginx, first);
+    const sequence = await post(nginx, body, {
+        'X-Nango-Signature': 'abc', 'User-Agent': 'nango/1',
+        'X-GitHub-Event': 'push', 'X-Empty': '', Cookie: 'secret=1',
+        Authorization: 'Bearer x', 'X-Nango-Edge-Owner': 'end_user_id=eve',
+        'X-Nango-Edge-Sequence': '99',
+    });
+
+    await until('both', () => backend.accepted.length === 2);
+
+    const [, one] = backend.got;
+
+    assert.strictEqual(one.method, 'POST');
+    assert.strictEqual(one.url, '/hook?from=nango');
+    assert.deepStrictEqual(one.body, body);
+    assert.strictEqual(one.sequence, sequence);
+
+    const { headers } = one;
+
+    assert.strictEqual(headers['content-type'], 'application/json');
+    assert.strictEqual(headers['content-length'], String(body.length));
+    assert.strictEqual(headers['x-nango-hmac-sha256'], hmac(body, KEY));
+    assert.strictEqual(headers['x-nango-signature'], 'abc');
+    assert.strictEqual(headers['user-agent'], 'nango/1');
+    assert.strictEqual(headers['x-github-event'], 'push');
+    assert.strictEqual(headers['x-empty'], '');
+    assert.strictEqual(headers.cookie, undefined);
+    assert.strictEqual(headers.authorization, undefined);
+    assert.strictEqual(headers.expect, undefined);
+    assert.strictEqual(headers['x-nango-edge-attempt'], '1');
+    assert.strictEqual(headers['x-nango-edge-environment'], 'prod');
+    assert.strictEqual(headers['x-nango-edge-source'], 'nango');
+    assert.strictEqual(headers['x-nango-edge-owner'],
+                       'end_user_id=ann%2f%c3%a4%3bb');
+    assert.match(headers['x-nango-edge-received-at'],
+                 /^20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/);
+    assert.ok(await nginx.stop());
+    assert.deepStrictEqual(nginx.lines('emerg', 'alert', 'crit', 'error'), []);
+});
+
+
+test('a body that is a file, and to a unix socket', async (t) => {
+    const backend = await Backend.create(t);
+    const nginx = await create(t, config(''));
+    const local = await Backend.create(t, {
+        socket: path.join(nginx.dir, 'app.sock') });
+
+    nginx.configure(config(`deliver app ${backend.url};
+        deliver local ${local.url} "header=X-Token:data:abc def";`));
+    await nginx.start();
+
+    const body = sync('c-1', { padding: 'x'.repeat(3 * 1024 * 1024) });
+
+    await post(nginx, body);
+    await until('it', () => backend.accepted.length === 1
+                            && local.accepted.length === 1);
+
+    assert.ok(backend.got[0].body.equals(Buffer.from(body)));
+    assert.ok(local.got[0].body.equals(Buffer.from(body)));
+    assert.strictEqual(local.got[0].headers['x-token'], 'abc def');
+    assert.strictEqual(backend.got[0].headers['x-token'], undefined);
+    assert.ok(await nginx.stop());
+});
+
+
+test('in order for each connection, whatever fails', async (t) => {
+    const failed = new Set();
+    const backend = await Backend.create(t, {
+        answer: ({ sequence }) => {
+            if (sequence % 3 === 0 && !failed.has(sequence)) {
+                failed.add(sequence);
+                return 500;
+            }
+
+            return { status: 200, delay: sequence % 5 };
+        },
+    });
+    const nginx = await create(t, config(`deliver app ${backend.url};`));
+
+    await nginx.start();
+
+    const lanes = new Map();
+
+    for (let i = 0; i < 120; i++) {
+        const connection = `c-${i % 7}`;
+        const sequence = await post(nginx, sync(connection));
+
+        lanes.set(sequence, connection);
+    }
+
+    await until('all', () => backend.accepted.length >= 120, 60000);
+
+    assert.strictEqual(new Set(backend.accepted).size, 120);
+    assert.strictEqual(backend.accepted.length, 120);
+
+    const last = new Map();
+
+    for (const sequence of backend.accepted) {
+        const lane = lanes.get(sequence);
+
+        assert.ok(!(last.get(lane) > sequence), `${lane}: ${sequence}`);
+        last.set(lane, sequence);
+    }
+
+    assert.ok(await nginx.stop());
+});
+
+
+test('a backend that was away gets everything', async (t) => {
+    const backend = await Backend.create(t);
+    const nginx = await create(t, config(`deliver app ${backend.url};`));
+
+    await nginx.start();
+    await post(nginx, sync('c-0'));
+    await until('the first', () => backend.accepted.length === 1);
+    await backend.down();
+
+    for (let i = 0; i < 300; i++) {
+        await post(nginx, sync(`c-${i % 50}`));
+    }
+
+    await until('it to be noticed', () => nginx.lines('error').some(
+        (line) => /does not take events/.test(line)));
+    await backend.up();
+    await until('all', () => backend.accepted.length >= 301, 60000);
+
+    assert.strictEqual(backend.accepted.length, 301);
+    assert.strictEqual(new Set(backend.accepted).size, 301);
+    assert.ok(await nginx.stop());
+
+    /* Once more, and nothing is delivered twice. */
+
+    await nginx.start();
+    await post(nginx, sync('c-1'));
+    await until('one more', () => backend.accepted.length >= 302);
+    await sleep(500);
+    assert.strictEqual(backend.accepted.length, 302);
+    assert.ok(await nginx.stop());
+});
