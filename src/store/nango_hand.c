@@ -525,14 +525,14 @@ nango_hand_forget_row(nango_hand_t *h, nango_row_state_e state,
 }
 
 
-/* What no row of it stands for. */
+/* What no row of it stands for, with the rows of lanes. */
 
 static int
 nango_hand_clear(nango_hand_t *h, MDB_dbi dbi, size_t len)
 {
     int            rc;
     MDB_val        key;
-    unsigned char  buf[NANGO_LANES_KEY_LEN];
+    unsigned char  buf[NANGO_LANES_KEY_LEN], owed[NANGO_OWED_KEY_LEN];
 
     for ( ;; ) {
         memset(buf, 0, NANGO_LANES_KEY_LEN);
@@ -546,6 +546,19 @@ nango_hand_clear(nango_hand_t *h, MDB_dbi dbi, size_t len)
         key = nango_val(buf, len);
 
         rc = mdb_del(h->txn, dbi, &key, NULL);
+
+        if (rc == 0 && dbi == h->store->lanes) {
+            nango_owed_key(owed, nango_get_be64(buf + 2 * NANGO_KEY_LEN),
+                           h->key);
+
+            key = nango_val(owed, NANGO_OWED_KEY_LEN);
+            rc = mdb_del(h->txn, h->store->owed, &key, NULL);
+
+            if (rc == MDB_NOTFOUND) {
+                rc = 0;
+            }
+        }
+
         if (rc != 0) {
             break;
         }
