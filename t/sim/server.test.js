@@ -83,6 +83,19 @@ test('one line, then service, then SIGTERM', async (t) => {
 });
 
 
+test('with a Connect UI it says first where that is', async (t) => {
+    const server = run(t, ['--connect-ui', '0']);
+    const url = await server.ready;
+    const [, ui] = /^connect ui on (http:\/\/127\.0\.0\.1:\d+)\nlistening/
+        .exec(server.out);
+
+    assert.notStrictEqual(ui, url);
+    assert.strictEqual((await h.call({ url: ui }, 'GET', '/')).status, 200);
+    server.child.kill('SIGTERM');
+    assert.strictEqual((await server.ended).code, 0);
+});
+
+
 test('it ends with SIGINT', async (t) => {
     const server = run(t, []);
 
