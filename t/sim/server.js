@@ -21,8 +21,8 @@ const USAGE = `usage: server.js [options]
   --webhook2 URL         the second webhook URL
   --api-key KEY          repeatable
   --signing-key KEY      signs webhooks
-  --integration SPEC     id[:provider[:auth mode]], repeatable; replaces the
-                         built-in ones
+  --integration SPEC     id[:provider[:auth mode[:name]]], repeatable;
+                         replaces the built-in ones
   --rate-limit N         requests a minute
   --retry-speed N        retries, timeouts and the breaker N times faster
   --speed N              tokens and limits N times faster
@@ -42,9 +42,9 @@ function usage(problem) {
 
 
 function integration(spec) {
-    const [id, provider, mode] = spec.split(':');
+    const [id, provider, mode, name] = spec.split(':');
 
-    return { id, provider, auth_mode: mode };
+    return { id, provider, auth_mode: mode, display_name: name };
 }
 
 

@@ -53,7 +53,8 @@ test('one line, then service, then SIGTERM', async (t) => {
     const server = run(t, [
         '--port', '0', '--webhook', rx.url,
         '--api-key', '33333333-3333-4333-8333-333333333333',
-        '--signing-key', 'key', '--integration', 'own:github:OAUTH2',
+        '--signing-key', 'key',
+        '--integration', 'own:github:OAUTH2:An own name',
         '--rate-limit', '7', '--retry-speed', '10', '--headers', 'short',
         '--set', 'environment="prod"', '--set', 'webhook_lag_ms=0',
     ]);
@@ -68,6 +69,11 @@ test('one line, then service, then SIGTERM', async (t) => {
     assert.strictEqual(made.status, 201);
     assert.strictEqual(made.headers['x-ratelimit-limit'], '7');
     assert.strictEqual(made.headers['x-frame-options'], undefined);
+
+    const { json } = await h.call({ url }, 'GET', '/_sim/state', undefined,
+                                  { key: null });
+
+    assert.strictEqual(json.integrations[0].display_name, 'An own name');
 
     const done = await h.call({ url }, 'POST', '/_sim/connect',
                               { token: made.json.data.token, wait: true },
