@@ -131,15 +131,20 @@ function me(req, res) {
 }
 
 
-/* What the backend was handed; of a secret only its beginning. */
+/* Of a secret its kind and four characters, for people to see it is there. */
+function hint(credential) {
+    return credential ? `${/^\S+ .{0,4}/.exec(credential) || ''}...` : null;
+}
+
+
+/* What the backend was handed. */
 function report(req, res) {
-    const credential = req.headers.authorization;
 
     send(res, 200, {
         backend: 'This is your application. nginx has told it:',
         user: req.headers['x-user'],
         connection_id: req.headers['x-nango-connection-id'],
-        authorization: credential ? `${credential.slice(0, 18)}...` : null,
+        authorization: hint(req.headers.authorization),
     });
 }
 

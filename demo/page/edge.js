@@ -21,7 +21,7 @@ export async function request(method, path, options) {
     const { body, from = 'page', origin = '', signal, quiet } = options || {};
     const start = performance.now();
     const entry = {
-        from, sent: body, what: `${method} ${origin}${path}`,
+        from, origin, sent: body, what: `${method} ${path}`,
     };
 
     try {
@@ -88,7 +88,7 @@ export function connections() {
 export async function change(sequence, signal) {
     const path = `/nango/connections?since=${sequence}&wait=${LONGEST_WAIT}`;
 
-    holding(`GET ${path}`);
+    holding(`GET ${base}${path}`);
 
     const answer = await nango('GET', path, {
         signal,

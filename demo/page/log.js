@@ -10,7 +10,7 @@ const MAX_ENTRIES = 100;
 
 const SECRETS = [
     [/(nango_connect_session_[0-9a-f]{6})[0-9a-f]+/g, '$1\u2026'],
-    [/\b((?:Bearer|Basic) \S{6})\S+/g, '$1\u2026'],
+    [/\b((?:Bearer|Basic) \S{4})\S{8,}/g, '$1\u2026'],
 ];
 
 
@@ -52,8 +52,8 @@ function part(title, value) {
 
 
 /*
- * entry: {from, what, status?, ms?, sent?, heard?}; from is "page", "sdk" or
- * "simulator".
+ * entry: {from, what, origin?, status?, ms?, sent?, heard?}; from is "page",
+ * "sdk" or "simulator", origin that of the endpoint if it is not the page's.
  */
 export function note(entry) {
     const time = new Date().toLocaleTimeString([], { hour12: false });
@@ -63,7 +63,9 @@ export function note(entry) {
     const line = [
         element('time', {}, time),
         element('span', { className: `from ${entry.from}` }, entry.from),
-        element('code', {}, shorten(entry.what)),
+        element('code', {}, ...(entry.origin ? [
+            element('span', { className: 'origin' }, entry.origin), ' ',
+        ] : []), shorten(entry.what)),
         ...(entry.status === undefined ? [] : [chip(entry.status)]),
         ...(entry.ms === undefined ? []
             : [element('span', { className: 'ms' },

@@ -96,8 +96,7 @@ class Card {
         this.provider = integration.provider;
         this.name = name;
         this.connection = null;
-        this.failed = false;
-        this.wasBroken = false;
+        this.arriving = false;
         this.reconnecting = false;
 
         this.status = element('span', { className: 'status' });
@@ -181,8 +180,7 @@ class Card {
             : broken ? 'Needs re-authorisation' : 'Not connected';
 
         this.connectButton.hidden = connection !== null;
-        this.reconnectButton.hidden = connection === null;
-        this.reconnectButton.className = broken ? 'main' : '';
+        this.reconnectButton.hidden = !broken;
         this.disconnectButton.hidden = connection === null;
         this.backendButton.hidden = connection === null;
         this.useButton.className = valid ? 'main' : '';
@@ -207,7 +205,20 @@ class Card {
             this.forget();
         }
 
-        this.steps(before, valid, broken);
+        if (valid && this.arriving) {
+            this.arrived();
+        }
+
+        if (broken) {
+            tick('break');
+        }
+
+        if (valid && this.reconnecting) {
+            this.reconnecting = false;
+            this.say(undefined, 'nginx has heard of it: the same connection, '
+                                + 'with its owner.');
+            tick('reconnect');
+        }
 
         if (focused && (document.activeElement === document.body
                         || document.activeElement.hidden))
@@ -216,21 +227,10 @@ class Card {
         }
     }
 
-    steps(before, valid, broken) {
-        if (before === null && this.arriving) {
-            this.arriving = false;
-            tick('appear');
-        }
-
-        if (broken) {
-            this.wasBroken = true;
-            tick('break');
-        }
-
-        if (valid && this.reconnecting) {
-            this.reconnecting = false;
-            tick('reconnect');
-        }
+    arrived() {
+        this.arriving = false;
+        this.say(undefined, 'nginx has heard of it, and whose it is.');
+        tick('appear');
     }
 
     say(status, text, value) {
@@ -283,7 +283,7 @@ class Card {
             return;
         }
 
-        this.reconnecting = this.connection.status !== 'valid';
+        this.reconnecting = true;
         this.open(answer.body);
     }
 
@@ -321,15 +321,21 @@ class Card {
         ui.setSessionToken(session.sessionToken);
     }
 
-    /* The browser knows before Nango's webhook has told nginx. */
+    /* The browser mostly knows before Nango's webhook has told nginx. */
     connected({ connectionId }) {
         tick('connect');
 
-        if (this.connection !== null) {
+        if (this.reconnecting) {
             return;
         }
 
         this.arriving = true;
+
+        if (this.connection !== null) {
+            this.arrived();
+            return;
+        }
+
         this.say(undefined, 'Authorised. Waiting for nginx to hear of it...');
 
         setTimeout(async () => {

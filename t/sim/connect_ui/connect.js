@@ -64,8 +64,9 @@ function heading(text) {
 }
 
 
-function button(text, onclick) {
-    return element('button', { type: 'button', textContent: text, onclick });
+function button(text, onclick, className) {
+    return element('button', { type: 'button', textContent: text, onclick,
+                               className: className || '' });
 }
 
 
@@ -260,7 +261,7 @@ function popup(integration) {
          button('Start again', () => {
              abandon();
              integrationView(integration).catch((e) => failure(e.message));
-         }));
+         }, 'second'));
 }
 
 
