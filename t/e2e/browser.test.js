@@ -12,7 +12,7 @@
 'use strict';
 
 const assert = require('node:assert');
-const { execFile, spawnSync } = require('node:child_process');
+const { execFile, spawn, spawnSync } = require('node:child_process');
 const fs = require('node:fs');
 const http = require('node:http');
 const os = require('node:os');
@@ -47,12 +47,30 @@ const env = () => ({ ...process.env, NANGO_DEMO_DIR: demo.dir, PORT: '0',
                      NANGO_API_KEY: '', NO_COLOR: '1' });
 
 let browser = null;
+let guard = null;
+
+
+/*
+ * The demo is made to outlive who starts it.  So that it does not outlive a
+ * test that is killed, somebody waits for the end of this process; closing
+ * its standard input is what tells it.
+ */
+function watchOver() {
+    guard = spawn('/bin/sh', ['-c', 'read -r line; [ "$line" = done ] || { '
+                              + '"$0" --stop; rm -rf "$NANGO_DEMO_DIR"; }',
+                              RUN], {
+        env: env(), detached: true, stdio: ['pipe', 'ignore', 'ignore'],
+    });
+    guard.unref();
+    guard.stdin.unref();
+}
 
 
 /* The demo itself, as ./dev demo leaves it behind. */
 before(async () => {
     demo.dir = fs.mkdtempSync(path.join(os.tmpdir(), 'nango-demo-'));
     fs.chmodSync(demo.dir, 0o755);
+    watchOver();
 
     const { stdout } = await promisify(execFile)(RUN, ['--page'], {
         env: env(), timeout: TEST_MS,
@@ -73,6 +91,7 @@ function stop() {
     if (demo.dir) {
         spawnSync(RUN, ['--stop'], { env: env(), timeout: 20000 });
         fs.rmSync(demo.dir, { recursive: true, force: true });
+        guard.stdin.end('done\n');
         demo.dir = null;
     }
 }
