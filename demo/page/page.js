@@ -109,9 +109,9 @@ class Card {
                                          () => this.connect());
         this.reconnectButton = this.button('Reconnect', 'main',
                                            () => this.reconnect());
-        this.useButton = this.button('Call the provider', '',
+        this.useButton = this.button('Call provider', '',
                                      () => this.use());
-        this.backendButton = this.button('Call your backend', '',
+        this.backendButton = this.button('Call backend', '',
                                          () => this.useBackend());
         this.disconnectButton = this.button('Disconnect', 'danger',
                                             () => this.disconnect());
@@ -321,17 +321,18 @@ class Card {
         ui.setSessionToken(session.sessionToken);
     }
 
-    /* The browser mostly knows before Nango's webhook has told nginx. */
+    /*
+     * The browser mostly knows before Nango's webhook has told nginx.  If none
+     * comes, nginx is told to look.
+     */
     connected({ connectionId }) {
         tick('connect');
 
-        if (this.reconnecting) {
-            return;
+        if (!this.reconnecting) {
+            this.arriving = true;
         }
 
-        this.arriving = true;
-
-        if (this.connection !== null) {
+        if (this.arriving && this.connection !== null) {
             this.arrived();
             return;
         }
@@ -339,7 +340,7 @@ class Card {
         this.say(undefined, 'Authorised. Waiting for nginx to hear of it...');
 
         setTimeout(async () => {
-            if (this.connection === null && this.arriving) {
+            if (this.arriving || this.reconnecting) {
                 await edge.verify(this.integration, connectionId);
             }
         }, state.config.simulated ? PATIENCE_MS : 0);

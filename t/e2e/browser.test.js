@@ -22,7 +22,7 @@ const { promisify } = require('node:util');
 
 const { chromium } = require('playwright-core');
 
-const { API_KEY } = require('../sim/nango');
+const { API_KEY, createNango } = require('../sim/nango');
 const { PATIENCE, ROOT } = require('./nginx');
 
 const CHROMIUM = process.env.NANGO_CHROMIUM || '/usr/bin/chromium';
@@ -42,60 +42,58 @@ const FLAGS = [
     + 'EXCLUDE localhost',
 ];
 
-const demo = { dir: null, url: null, api: null, other: null };
-const env = () => ({ ...process.env, NANGO_DEMO_DIR: demo.dir, PORT: '0',
-                     NANGO_API_KEY: '', NO_COLOR: '1' });
+const demos = [];
 
+let demo = null;
 let browser = null;
-let guard = null;
 
 
 /*
- * The demo is made to outlive who starts it.  So that it does not outlive a
- * test that is killed, somebody waits for the end of this process; closing
- * its standard input is what tells it.
+ * The demo itself, as ./dev demo leaves it behind: {dir, url, api, other}, the
+ * last being the endpoints' other origin.  It is made to outlive who starts
+ * it, so somebody waits for the end of this process, which the end of his
+ * standard input tells him, lest it outlive a test that is killed.
  */
-function watchOver() {
-    guard = spawn('/bin/sh', ['-c', 'read -r line; [ "$line" = done ] || { '
-                              + '"$0" --stop; rm -rf "$NANGO_DEMO_DIR"; }',
-                              RUN], {
-        env: env(), detached: true, stdio: ['pipe', 'ignore', 'ignore'],
+async function startDemo(more) {
+    const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'nango-demo-'));
+    const env = { ...process.env, NANGO_API_KEY: '', ...more,
+                  NANGO_DEMO_DIR: dir, PORT: '0', NO_COLOR: '1' };
+    const guard = spawn('/bin/sh', ['-c', 'read -r line; [ "$line" = done ] '
+                                    + '|| { "$0" --stop; rm -rf "$1"; }',
+                                    RUN, dir], {
+        env, detached: true, stdio: ['pipe', 'ignore', 'ignore'],
     });
+
     guard.unref();
     guard.stdin.unref();
-}
-
-
-/* The demo itself, as ./dev demo leaves it behind. */
-before(async () => {
-    demo.dir = fs.mkdtempSync(path.join(os.tmpdir(), 'nango-demo-'));
-    fs.chmodSync(demo.dir, 0o755);
-    watchOver();
+    demos.push({ dir, env, guard });
+    fs.chmodSync(dir, 0o755);
 
     const { stdout } = await promisify(execFile)(RUN, ['--page'], {
-        env: env(), timeout: TEST_MS,
+        env, timeout: TEST_MS,
     });
+    const [, url] = /Open (\S+)\/ in a browser/.exec(stdout);
+    const config = await (await fetch(`${url}/demo.json`)).json();
 
-    [, demo.url] = /Open (\S+)\/ in a browser/.exec(stdout);
-
-    const config = await (await fetch(`${demo.url}/demo.json`)).json();
-
-    demo.api = config.nango;
-    demo.other = `http://127.0.0.1:${config.other}`;
-    browser = await chromium.launch({ executablePath: CHROMIUM, args: FLAGS,
-                                      timeout: STEP_MS * 3 });
-}, { timeout: TEST_MS });
+    return { dir, url, api: config.nango,
+             other: `http://127.0.0.1:${config.other}` };
+}
 
 
 function stop() {
-    if (demo.dir) {
-        spawnSync(RUN, ['--stop'], { env: env(), timeout: 20000 });
-        fs.rmSync(demo.dir, { recursive: true, force: true });
+    for (const { dir, env, guard } of demos.splice(0)) {
+        spawnSync(RUN, ['--stop'], { env, timeout: 20000 });
+        fs.rmSync(dir, { recursive: true, force: true });
         guard.stdin.end('done\n');
-        demo.dir = null;
     }
 }
 
+
+before(async () => {
+    demo = await startDemo();
+    browser = await chromium.launch({ executablePath: CHROMIUM, args: FLAGS,
+                                      timeout: STEP_MS * 3 });
+}, { timeout: TEST_MS });
 
 after(async () => {
     if (browser) {
@@ -144,7 +142,7 @@ async function connectionsOf(user) {
  * A visitor with cookies of its own: the page, and what it asked for.  What
  * went wrong in the page itself is a failure of the test.
  */
-async function visit(t, user, options) {
+async function visit(t, user, { url = demo.url, ...options } = {}) {
     const context = await browser.newContext({
         viewport: { width: 1280, height: 860 }, ...options,
     });
@@ -174,7 +172,7 @@ async function visit(t, user, options) {
 
     const page = await context.newPage();
 
-    await page.goto(`${demo.url}/`);
+    await page.goto(`${url}/`);
 
     if (user) {
         await page.getByRole('button', { name: `Sign in as ${user}` })
@@ -297,9 +295,9 @@ test('the whole story', { timeout: TEST_MS }, async (t) => {
 
     const { connection_id: id } = list.connections[0];
 
-    await github.click('Call the provider');
+    await github.click('Call provider');
     await github.says('GitHub has answered', 200);
-    await github.click('Call your backend');
+    await github.click('Call backend');
     await github.says('Your backend was told', 200);
     await github.says(id);
 
@@ -307,9 +305,9 @@ test('the whole story', { timeout: TEST_MS }, async (t) => {
     await github.is('invalid');
     assert.strictEqual(await github.root.locator('.status').textContent(),
                        'Needs re-authorisation');
-    await github.click('Call the provider');
+    await github.click('Call provider');
     await github.says('GitHub needs re-authorisation', 409);
-    await github.click('Call your backend');
+    await github.click('Call backend');
     await github.says('GitHub needs re-authorisation', 409);
     await shot(page, 'broken');
 
@@ -338,14 +336,14 @@ test('the whole story', { timeout: TEST_MS }, async (t) => {
 
     assert.strictEqual(kept.status, 'valid');
     assert.deepStrictEqual(kept.owner, { end_user_id: 'ann' });
-    await github.click('Call the provider');
+    await github.click('Call provider');
     await github.says('GitHub has answered', 200);
     await shot(page, 'reconnected');
 
     await github.click('Disconnect');
     await github.is('none');
     assert.deepStrictEqual(await atNango(), []);
-    await github.click('Call the provider');
+    await github.click('Call provider');
     await github.says('GitHub is not connected', 404);
     await shot(page, 'disconnected');
 
@@ -378,19 +376,19 @@ test('endpoints of another origin', { timeout: TEST_MS }, async (t) => {
 
     await slack.authorise();
     await slack.is('valid');
-    await slack.click('Call the provider');
+    await slack.click('Call provider');
     await slack.says('Slack has answered', 200);
     await slack.click('Refuse its token');
     await slack.is('invalid');
 
     /* An answer that is none is readable too, and the way out is in it. */
-    await slack.click('Call the provider');
+    await slack.click('Call provider');
     await slack.says('Slack needs re-authorisation', 409);
     await slack.authorise('Reconnect');
     await slack.is('valid');
     await slack.click('Disconnect');
     await slack.is('none');
-    await slack.click('Call the provider');
+    await slack.click('Call provider');
     await slack.says('Slack is not connected', 404);
 
     const asked = seen.requests.filter(({ url }) =>
@@ -459,12 +457,12 @@ test('an API key, and whose it is', { timeout: TEST_MS }, async (t) => {
 
     await page.getByRole('button', { name: 'Be Ann' }).click();
     await airtable.is('none');
-    await airtable.click('Call the provider');
+    await airtable.click('Call provider');
     await airtable.says('Airtable is not connected', 404);
 
     await page.getByRole('button', { name: 'Be Bob' }).click();
     await airtable.is('valid');
-    await airtable.click('Call your backend');
+    await airtable.click('Call backend');
     await airtable.says('Bearer key-...', 200);
     await airtable.click('Disconnect');
     await airtable.is('none');
@@ -638,5 +636,44 @@ test('narrow, dark, and by the keyboard', { timeout: TEST_MS }, async (t) => {
     await shot(page, 'narrow-dark');
     await airtable.click('Disconnect');
     await airtable.is('none');
+    assert.deepStrictEqual(visitor.seen.errors, []);
+});
+
+
+/* As with the real Nango on a laptop: it cannot reach this nginx. */
+test('without any webhook', { timeout: TEST_MS }, async (t) => {
+    const nango = await createNango({
+        connectUi: 0, settings: { proxy: 'provider' },
+    }).listen();
+
+    t.after(() => nango.close());
+
+    const { url } = await startDemo({
+        NANGO_API_KEY: API_KEY, NANGO_HOSTPORT: nango.url,
+        NANGO_CONNECT_UI: nango.connectUi.url,
+    });
+    const visitor = await visit(t, 'Ann', { url });
+    const github = new Card(visitor, 'github');
+
+    assert.strictEqual(await visitor.page.locator('#mode').textContent(),
+                       nango.url);
+    await github.authorise();
+    await github.is('valid');
+    await github.click('Call provider');
+    await github.says('GitHub has answered', 200);
+    assert.ok(await github.root.locator('.simulator').isHidden());
+
+    /* Nobody tells of this; it is found by looking. */
+    const [{ connection_id: id }] = nango.state.list({ limit: 1 });
+
+    await nango.control('POST', 'refresh-fail', {
+        integration: 'github', connection_id: id, webhook: false,
+    });
+    await github.is('invalid');
+    await github.authorise('Reconnect');
+    await github.is('valid');
+    await github.click('Disconnect');
+    await github.is('none');
+    assert.deepStrictEqual(nango.state.list({ limit: 1 }), []);
     assert.deepStrictEqual(visitor.seen.errors, []);
 });
