@@ -1,6 +1,7 @@
 /*
  * What a page asks of nginx-nango, one function a request.  Each resolves to
- * {status, body}; only what could not be answered at all, or not be read,
+ * {status, code, body}: code is nginx-nango's own, so that its 404 is not
+ * taken for a provider's.  What could not be answered at all, or not be read,
  * has the status 0.
  */
 
@@ -20,6 +21,7 @@ export function setBase(origin) {
 export async function request(method, path, options) {
     const { body, from = 'page', origin = '', signal, quiet } = options || {};
     const start = performance.now();
+    let code = null;
     const entry = {
         from, origin, sent: body, what: `${method} ${path}`,
     };
@@ -35,6 +37,7 @@ export async function request(method, path, options) {
         });
         const text = await response.text();
 
+        code = response.headers.get('X-Nango-Error');
         Object.assign(entry, { status: response.status, heard: text });
         entry.heard = JSON.parse(text);
 
@@ -54,7 +57,7 @@ export async function request(method, path, options) {
         note(entry);
     }
 
-    return { status: entry.status, body: entry.heard };
+    return { status: entry.status, code, body: entry.heard };
 }
 
 
@@ -63,8 +66,8 @@ function nango(method, path, options) {
 }
 
 
-export function catalog() {
-    return nango('GET', '/nango/catalog');
+export function catalog(signal) {
+    return nango('GET', '/nango/catalog', { signal });
 }
 
 
@@ -79,8 +82,8 @@ export function reconnect(id) {
 }
 
 
-export function connections() {
-    return nango('GET', '/nango/connections');
+export function connections(signal) {
+    return nango('GET', '/nango/connections', { signal });
 }
 
 

@@ -29,13 +29,14 @@ const PATHS = { github: 'user', slack: 'auth.test',
 /* How long a webhook may take before Nango is asked itself. */
 const PATIENCE_MS = 3000;
 
-const RETRY_MS = 2000;
+/* After an answer that was none, twice as long each time up to this. */
+const RETRY_MS = 1000;
+const MAX_RETRY_MS = 16000;
 
 const $ = (id) => document.getElementById(id);
 
 const state = {
     config: null,
-    user: null,
     sequence: 0,
     cards: new Map(),
     done: new Set(),
@@ -119,6 +120,11 @@ class Card {
                                        () => this.simulate('refresh-fail'));
         this.mendButton = this.button('Accept it again', '',
                                       () => this.simulate('refresh-ok'));
+        this.path = element('input', {
+            value: PATHS[this.provider] || '', spellcheck: false,
+        });
+        this.call = element('label', { className: 'call' },
+            `What to ask of ${name}, through Nango's proxy: /`, this.path);
         this.simulator = element('div', { className: 'simulator' },
             element('span', {}, 'Simulator: let ' + name),
             this.breakButton, this.mendButton);
@@ -139,7 +145,7 @@ class Card {
         element('div', { className: 'buttons' }, this.connectButton,
                 this.reconnectButton, this.useButton, this.backendButton,
                 this.disconnectButton),
-        this.simulator, this.result);
+        this.call, this.simulator, this.result);
 
         this.root.setAttribute('aria-label', name);
         this.show(null);
@@ -186,6 +192,7 @@ class Card {
         this.useButton.className = valid ? 'main' : '';
         this.simulator.hidden = connection === null
                                 || !state.config.simulated;
+        this.call.hidden = connection === null || state.config.simulated;
         this.breakButton.hidden = broken;
         this.mendButton.hidden = valid;
 
@@ -248,8 +255,7 @@ class Card {
     }
 
     /* An answer that is none of what was hoped for, in words. */
-    refused({ status, body }) {
-        const code = body && body.error && body.error.code;
+    refused({ status, code, body }) {
         const words = {
             connection_invalid: `${this.name} needs re-authorisation: `
                                 + 'reconnect it.',
@@ -259,9 +265,13 @@ class Card {
             rate_limited: 'That was often. Wait a moment.',
         };
 
-        this.say(status, words[code] || (body && body.error
-            && body.error.message) || 'nginx could not be asked.',
-                 code && code in words ? { error: code } : undefined);
+        if (code) {
+            this.say(status, words[code] || body.error.message,
+                     { error: code });
+        } else {
+            this.say(status, status ? 'This is not from nginx-nango.'
+                                    : 'nginx could not be asked.', body);
+        }
     }
 
     async connect() {
@@ -357,8 +367,8 @@ class Card {
     }
 
     async use() {
-        const path = PATHS[this.provider] || '';
-        const answer = await edge.useProxy(this.integration, path);
+        const answer = await edge.useProxy(this.integration,
+                                           this.path.value);
 
         this.used(answer, `${this.name} has answered, through Nango's proxy.`);
     }
@@ -370,7 +380,7 @@ class Card {
     }
 
     used(answer, text) {
-        const { status, body } = answer;
+        const { status, code, body } = answer;
 
         if (status >= 200 && status < 300) {
             tick(state.done.has('reconnect') ? 'again' : 'use');
@@ -378,10 +388,12 @@ class Card {
             return;
         }
 
-        if (status === 409) {
+        if (code === 'connection_invalid') {
             tick('refused');
 
-        } else if (status === 404 && state.done.has('disconnect')) {
+        } else if (code === 'connection_not_found'
+                   && state.done.has('disconnect'))
+        {
             tick('gone');
         }
 
@@ -401,16 +413,15 @@ class Card {
 
     /* The simulator's own control, which no Nango has. */
     async simulate(act) {
-        const { status, body } = await edge.request('POST',
-            `/simulator/${act}`, {
-                from: 'simulator',
-                body: { integration: this.integration,
-                        connection_id: this.connection.connection_id,
-                        wait: true },
-            });
+        const answer = await edge.request('POST', `/simulator/${act}`, {
+            from: 'simulator',
+            body: { integration: this.integration,
+                    connection_id: this.connection.connection_id,
+                    wait: true },
+        });
 
-        if (status !== 200) {
-            this.refused({ status, body });
+        if (answer.status !== 200) {
+            this.refused(answer);
         }
     }
 }
@@ -447,11 +458,11 @@ function apply({ connections, sequence }) {
 }
 
 
-async function load() {
+async function load(signal) {
     $('cards').ariaBusy = 'true';
     problem('');
 
-    const catalog = await edge.catalog();
+    const catalog = await edge.catalog(signal);
 
     if (catalog.status !== 200) {
         return catalog;
@@ -462,13 +473,11 @@ async function load() {
     $('cards').replaceChildren(
         ...[...state.cards.values()].map((card) => card.root));
 
-    const list = await edge.connections();
+    const list = await edge.connections(signal);
 
     if (list.status === 200) {
         apply(list.body);
     }
-
-    $('cards').ariaBusy = 'false';
 
     return list;
 }
@@ -485,30 +494,46 @@ async function watch() {
     state.watch = mine;
     $('cards').replaceChildren();
 
-    const first = await load();
+    const first = await load(mine.signal);
 
     if (mine.signal.aborted) {
         return;
     }
 
+    $('cards').ariaBusy = 'false';
+
     if (first.status !== 200) {
-        $('cards').ariaBusy = 'false';
-        problem(first.status === 403
+        problem(first.code === 'origin_not_allowed'
             ? 'nginx refuses pages of this origin: nango_allow_origin does '
               + 'not list it.'
             : 'nginx did not answer as hoped; see the activity.');
         return;
     }
 
-    while (!mine.signal.aborted) {
+    let pause = RETRY_MS;
+
+    for (;;) {
         const answer = await edge.change(state.sequence, mine.signal);
 
-        if (answer.status === 200 && !mine.signal.aborted) {
-            if (answer.body.changed) {
-                apply(answer.body);
-            }
-        } else if (!mine.signal.aborted) {
-            await new Promise((resolve) => { setTimeout(resolve, RETRY_MS); });
+        if (mine.signal.aborted) {
+            return;
+        }
+
+        if (answer.status === 401) {
+            signedOut();
+            return;
+        }
+
+        if (answer.status !== 200) {
+            await new Promise((resolve) => { setTimeout(resolve, pause); });
+            pause = Math.min(pause * 2, MAX_RETRY_MS);
+            continue;
+        }
+
+        pause = RETRY_MS;
+
+        if (answer.body.changed) {
+            apply(answer.body);
         }
     }
 }
@@ -541,7 +566,6 @@ function signedIn(user) {
     const other = user === 'ann' ? 'bob' : 'ann';
     const name = (id) => id.slice(0, 1).toUpperCase() + id.slice(1);
 
-    state.user = user;
     $('welcome').hidden = true;
     $('app').hidden = false;
     $('who').hidden = false;
@@ -550,6 +574,13 @@ function signedIn(user) {
     $('switch').textContent = `Be ${name(other)}`;
     $('switch').onclick = () => signIn(other);
     watch();
+}
+
+
+function signedOut() {
+    $('welcome').hidden = false;
+    $('app').hidden = true;
+    $('who').hidden = true;
 }
 
 
@@ -576,10 +607,10 @@ async function start() {
 
     const { body } = await edge.request('GET', '/me');
 
-    if (body.user) {
+    if (body && body.user) {
         signedIn(body.user);
     } else {
-        $('welcome').hidden = false;
+        signedOut();
     }
 }
 

@@ -263,7 +263,7 @@ test('the whole story', { timeout: TEST_MS }, async (t) => {
     const { page, seen } = visitor;
     const github = new Card(visitor, 'github');
     const appeared = page.waitForResponse((response) =>
-        /since=0&wait=25$/.test(response.url()));
+        /since=0&wait=25$/.test(response.url()), { timeout: TEST_MS });
 
     await github.is('none');
     assert.deepStrictEqual(
@@ -662,6 +662,10 @@ test('without any webhook', { timeout: TEST_MS }, async (t) => {
     await github.click('Call provider');
     await github.says('GitHub has answered', 200);
     assert.ok(await github.root.locator('.simulator').isHidden());
+    await github.root.getByRole('textbox').fill('user/repos?page=2');
+    await github.click('Call provider');
+    await github.says('GET /user/repos?page=2', 200);
+    await shot(visitor.page, 'real');
 
     /* Nobody tells of this; it is found by looking. */
     const [{ connection_id: id }] = nango.state.list({ limit: 1 });
