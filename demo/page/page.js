@@ -571,7 +571,7 @@ function signedIn(user) {
     $('who').hidden = false;
     $('user').textContent = name(user);
     $('avatar').textContent = name(user).slice(0, 1);
-    $('switch').textContent = `Be ${name(other)}`;
+    $('switch').textContent = `Switch to ${name(other)}`;
     $('switch').onclick = () => signIn(other);
     watch();
 }

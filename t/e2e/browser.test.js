@@ -455,12 +455,12 @@ test('an API key, and whose it is', { timeout: TEST_MS }, async (t) => {
     await airtable.is('valid');
     await shot(page, 'api-key');
 
-    await page.getByRole('button', { name: 'Be Ann' }).click();
+    await page.getByRole('button', { name: 'Switch to Ann' }).click();
     await airtable.is('none');
     await airtable.click('Call provider');
     await airtable.says('Airtable is not connected', 404);
 
-    await page.getByRole('button', { name: 'Be Bob' }).click();
+    await page.getByRole('button', { name: 'Switch to Bob' }).click();
     await airtable.is('valid');
     await airtable.click('Call backend');
     await airtable.says('Bearer key-...', 200);
