@@ -40,7 +40,8 @@ struct nango_hand_s {
 };
 
 
-static nango_rc_e nango_hand_apart(nango_hand_t *h, nango_error_t *err);
+static nango_rc_e nango_hand_apart(nango_hand_t *h, uint64_t *n, int *more,
+    nango_error_t *err);
 static void *nango_hand_thread(void *data);
 static nango_rc_e nango_hand_work(void *data, nango_error_t *err);
 static int nango_hand_redeliver(nango_hand_t *h);
@@ -61,8 +62,7 @@ nango_delivery_redeliver(nango_store_t *store,
     const unsigned char key[NANGO_KEY_LEN], uint64_t sequence, size_t max,
     uint64_t now_ms, uint64_t *n, int *more, nango_error_t *err)
 {
-    nango_rc_e     rc;
-    nango_hand_t   h;
+    nango_hand_t  h;
 
     memset(&h, 0, sizeof(nango_hand_t));
 
@@ -73,12 +73,7 @@ nango_delivery_redeliver(nango_store_t *store,
     h.max = max;
     h.now_ms = now_ms;
 
-    rc = nango_hand_apart(&h, err);
-
-    *n = h.n;
-    *more = h.more;
-
-    return rc;
+    return nango_hand_apart(&h, n, more, err);
 }
 
 
@@ -87,6 +82,8 @@ nango_delivery_resume(nango_store_t *store,
     const unsigned char key[NANGO_KEY_LEN], uint64_t now_ms,
     nango_error_t *err)
 {
+    int           more;
+    uint64_t      n;
     nango_hand_t  h;
 
     memset(&h, 0, sizeof(nango_hand_t));
@@ -96,7 +93,7 @@ nango_delivery_resume(nango_store_t *store,
     h.act = nango_hand_resume;
     h.now_ms = now_ms;
 
-    return nango_hand_apart(&h, err);
+    return nango_hand_apart(&h, &n, &more, err);
 }
 
 
@@ -105,8 +102,7 @@ nango_delivery_forget(nango_store_t *store,
     const unsigned char key[NANGO_KEY_LEN], size_t max, uint64_t *n,
     int *more, nango_error_t *err)
 {
-    nango_rc_e     rc;
-    nango_hand_t   h;
+    nango_hand_t  h;
 
     memset(&h, 0, sizeof(nango_hand_t));
 
@@ -115,20 +111,18 @@ nango_delivery_forget(nango_store_t *store,
     h.act = nango_hand_forget;
     h.max = max;
 
-    rc = nango_hand_apart(&h, err);
-
-    *n = h.n;
-    *more = h.more;
-
-    return rc;
+    return nango_hand_apart(&h, n, more, err);
 }
 
 
 static nango_rc_e
-nango_hand_apart(nango_hand_t *h, nango_error_t *err)
+nango_hand_apart(nango_hand_t *h, uint64_t *n, int *more, nango_error_t *err)
 {
     int        rc;
     pthread_t  thread;
+
+    *n = 0;
+    *more = 0;
 
     rc = pthread_create(&thread, NULL, nango_hand_thread, h);
 
@@ -143,11 +137,11 @@ nango_hand_apart(nango_hand_t *h, nango_error_t *err)
     free(h->record);
 
     if (h->rc == NANGO_OK) {
+        *n = h->n;
+        *more = h->more;
+
         return NANGO_OK;
     }
-
-    h->n = 0;
-    h->more = 0;
 
     /* The thread that would have to end has ended. */
 

@@ -708,9 +708,8 @@ static int
 nango_reader_get(nango_reader_t *reader, const unsigned char key[NANGO_KEY_LEN],
     nango_connection_t *c, int *decoded)
 {
-    int             rc;
-    MDB_val         k, v;
-    unsigned char  *p;
+    int       rc;
+    MDB_val   k, v;
 
     k = nango_val(key, NANGO_KEY_LEN);
 
@@ -724,20 +723,36 @@ nango_reader_get(nango_reader_t *reader, const unsigned char key[NANGO_KEY_LEN],
         return 0;
     }
 
-    if (v.mv_size > reader->size) {
-        p = realloc(reader->record, v.mv_size);
+    rc = nango_reader_keep(reader, v);
+    if (rc != 0) {
+        return rc;
+    }
+
+    *decoded = nango_connection_decode(c, key,
+                                       nango_str(reader->record, v.mv_size));
+
+    return 0;
+}
+
+
+int
+nango_reader_keep(nango_reader_t *reader, MDB_val val)
+{
+    unsigned char  *p;
+
+    if (val.mv_size > reader->size) {
+        p = realloc(reader->record, val.mv_size);
         if (p == NULL) {
             return ENOMEM;
         }
 
         reader->record = p;
-        reader->size = v.mv_size;
+        reader->size = val.mv_size;
     }
 
-    memcpy(reader->record, v.mv_data, v.mv_size);
-
-    *decoded = nango_connection_decode(c, key,
-                                       nango_str(reader->record, v.mv_size));
+    if (val.mv_size != 0) {
+        memcpy(reader->record, val.mv_data, val.mv_size);
+    }
 
     return 0;
 }

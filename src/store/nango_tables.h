@@ -246,6 +246,9 @@ nango_rc_e nango_reader_place(nango_reader_t *reader, nango_error_t *err);
 void nango_reader_drop(nango_reader_t *reader);
 nango_reader_t *nango_reader_next(nango_reader_t *reader);
 
+/* A copy of a value, into reader->record.  0, or ENOMEM. */
+int nango_reader_keep(nango_reader_t *reader, MDB_val val);
+
 
 /*
  * The connection record.  Size 0: a string or the number of tags is over the

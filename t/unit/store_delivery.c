@@ -37,6 +37,21 @@ put(nango_store_t *store, const char *id, int n)
 }
 
 
+static uint64_t
+tagged(nango_store_t *store, const char *id, nango_op_e op, const char *tags)
+{
+    event_t  e;
+
+    e = event(id);
+    e.type = NANGO_TYPE_AUTH;
+    e.op = op;
+    e.success = NANGO_SUCCESS_TRUE;
+    e.tags = tags;
+
+    return append(store, &e);
+}
+
+
 static size_t
 entries(nango_store_t *store, MDB_dbi dbi)
 {
@@ -984,6 +999,62 @@ rows_that_are_damaged_are_still_rows(void **state)
 
 
 static void
+what_is_half_forgotten_adds_up(void **state)
+{
+    int                 more;
+    owing_t             o = { 0 };
+    uint64_t            n;
+    nango_store_t      *store;
+    nango_subscriber_t  s;
+
+    store = store_open();
+    hold_up(store, &s, &o);
+    put(store, "five", 1);
+    fold(store);
+
+    assert_ok(nango_delivery_forget(store, s.key, 3, &n, &more, &failure));
+    assert_int_equal(more, 1);
+    assert_ledger(ledger(store, &s), 2, 0, 0, 0, 2, 0);
+    assert_sequence(ledger(store, &s).rows, 1);
+
+    owing_free(&o);
+    nango_store_close(store);
+}
+
+
+static void
+a_delivery_is_its_owners_alone(void **state)
+{
+    owing_t             o = { 0 };
+    nango_store_t      *store;
+    nango_delivery_t   *d;
+    nango_subscriber_t  s;
+
+    store = store_open();
+    s = subscriber("prod", "app");
+    subscribe(store, &s);
+
+    tagged(store, "one", NANGO_OP_CREATION, "{\"user\":\"a\"}");
+    fold(store);
+    read_more(store, &s, &o, 10);
+
+    /* Nothing of it is in the store. */
+
+    nango_store_close(store);
+
+    d = o.deliveries;
+    assert_true(nango_str_is(d->record.environment, "prod"));
+    assert_true(nango_str_is(d->record.connection_id, "one"));
+    assert_non_null(memchr(d->record.body.data, 'a', d->record.body.len));
+    assert_int_equal(d->nowner, 1);
+    assert_true(nango_str_is(d->owner[0].name, "user"));
+    assert_true(nango_str_is(d->owner[0].value, "a"));
+
+    owing_free(&o);
+}
+
+
+static void
 count_ledgers(void *data, const nango_ledger_t *l)
 {
     (*(int *) data)++;
@@ -1112,21 +1183,6 @@ counts_do_not_go_below_nothing(void **state)
 }
 
 
-static uint64_t
-tagged(nango_store_t *store, const char *id, nango_op_e op, const char *tags)
-{
-    event_t  e;
-
-    e = event(id);
-    e.type = NANGO_TYPE_AUTH;
-    e.op = op;
-    e.success = NANGO_SUCCESS_TRUE;
-    e.tags = tags;
-
-    return append(store, &e);
-}
-
-
 /* Whose the event of that sequence is, or "". */
 
 static const char *
@@ -1218,20 +1274,30 @@ history_goes_with_the_events_before_it(void **state)
     fold(store);
     assert_int_equal(entries(store, store->history), 2);
 
-    /* The third one is owed, the first two are not. */
-
-    read_more(store, &s, &o, 3);
-    settle(&o, NANGO_SETTLED_DELIVERED, 0);
-    settle(&o, NANGO_SETTLED_DELIVERED, 0);
-    settle(&o, NANGO_SETTLED_WAITING, 0);
-    fold_settled(store, &s, 0, &o, 0);
-
     memset(&options, 0, sizeof(options));
     options.now_ms = T0 + HOUR;
     options.max_events = 10;
     from = 0;
+
+    /* What was before the log's first event is nobody's question. */
+
+    read_more(store, &s, &o, 1);
+    settle(&o, NANGO_SETTLED_DELIVERED, 0);
+    fold_settled(store, &s, 0, &o, 0);
     assert_ok(nango_log_prune(store, &options, &from, &pruned, &failure));
-    assert_sequence(pruned.pruned, 2);
+    assert_sequence(pruned.pruned, 1);
+    fold(store);
+    fold(store);
+    assert_int_equal(entries(store, store->history), 1);
+
+    /* The third one is owed. */
+
+    read_more(store, &s, &o, 2);
+    settle(&o, NANGO_SETTLED_DELIVERED, 0);
+    settle(&o, NANGO_SETTLED_WAITING, 0);
+    fold_settled(store, &s, 1, &o, 0);
+    assert_ok(nango_log_prune(store, &options, &from, &pruned, &failure));
+    assert_sequence(pruned.pruned, 1);
 
     for (i = 0; i < 3; i++) {
         fold(store);
@@ -1457,6 +1523,8 @@ main(void)
         store_unit(a_settlement_that_says_nothing_is_no_transaction),
         store_unit(what_vanished_with_its_log_is_lost),
         store_unit(rows_that_are_damaged_are_still_rows),
+        store_unit(what_is_half_forgotten_adds_up),
+        store_unit(a_delivery_is_its_owners_alone),
         store_unit(a_subscriber_that_is_damaged_can_be_forgotten),
         store_unit(a_ledger_closes_without_its_environment),
         store_unit(counts_do_not_go_below_nothing),

@@ -321,6 +321,8 @@ overwrite(nango_store_t *store, uint64_t sequence, const char *data)
 static void
 what_cannot_be_read_is_as_old_as_the_next(void **state)
 {
+    MDB_txn        *txn;
+    MDB_stat        stat;
     nango_store_t  *store;
 
     store = store_open();
@@ -343,6 +345,11 @@ what_cannot_be_read_is_as_old_as_the_next(void **state)
     assert_sequence(prune(store, RETAIN + HOUR + 1), 2);
 
     /* Only what was counted is counted. */
+
+    assert_int_equal(mdb_txn_begin(store->log, NULL, MDB_RDONLY, &txn), 0);
+    assert_int_equal(mdb_stat(txn, store->pruned, &stat), 0);
+    assert_int_equal(stat.ms_entries, 1);
+    mdb_txn_abort(txn);
 
     assert_sequence(stored(store).stored, 4);
     assert_sequence(stored(store).pruned, 3);
