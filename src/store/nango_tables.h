@@ -169,6 +169,10 @@ nango_rc_e nango_reader_place(nango_reader_t *reader, nango_error_t *err);
 void nango_reader_drop(nango_reader_t *reader);
 nango_reader_t *nango_reader_next(nango_reader_t *reader);
 
+/* In a snapshot: the reader's store, and its cursor over the log's events. */
+nango_store_t *nango_reader_store(nango_reader_t *reader);
+MDB_cursor *nango_reader_log(nango_reader_t *reader);
+
 
 /*
  * The connection record.  Size 0: a string or the number of tags is over the
