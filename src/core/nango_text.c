@@ -13,7 +13,6 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 
 #define NANGO_TEXT_SIZE  1024
@@ -120,26 +119,44 @@ nango_text_hex(nango_text_t *t, const unsigned char *data, size_t len)
 }
 
 
+/*
+ * By ourselves: gmtime_r() takes a lock and reads the file of a time zone.
+ * Days are counted from a first of March, so that a leap day is a year's last.
+ */
+
 void
 nango_text_time(nango_text_t *t, uint64_t ms)
 {
-    char       text[64];
-    time_t     seconds;
-    struct tm  tm;
+    char      text[64];
+    uint64_t  days, era, year, day, month, seconds;
 
-    seconds = (time_t) (ms / 1000);
-
-    /* A time from a damaged page may be none. */
-
-    if (ms == 0 || gmtime_r(&seconds, &tm) == NULL) {
+    if (ms == 0) {
         nango_text_string(t, "null");
         return;
     }
 
+    seconds = ms / 1000 % 86400;
+
+    /* From the first of March of year 0; eras have 400 years. */
+
+    days = ms / 1000 / 86400 + 719468;
+    era = days / 146097;
+    days %= 146097;
+
+    year = (days - days / 1460 + days / 36524 - days / 146096) / 365;
+    day = days - (365 * year + year / 4 - year / 100);
+    month = (5 * day + 2) / 153;
+    day -= (153 * month + 2) / 5;
+
+    year += 400 * era + (month >= 10);
+    month = (month < 10) ? month + 3 : month - 9;
+
     (void) snprintf(text, sizeof(text),
-                    "\"%04lld-%02d-%02dT%02d:%02d:%02d.%03uZ\"",
-                    (long long) tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday,
-                    tm.tm_hour, tm.tm_min, tm.tm_sec, (unsigned) (ms % 1000));
+                    "\"%04llu-%02u-%02uT%02u:%02u:%02u.%03uZ\"",
+                    (unsigned long long) year, (unsigned) month,
+                    (unsigned) day + 1, (unsigned) (seconds / 3600),
+                    (unsigned) (seconds / 60 % 60), (unsigned) (seconds % 60),
+                    (unsigned) (ms % 1000));
 
     nango_text_string(t, text);
 }
