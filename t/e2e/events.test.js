@@ -644,6 +644,56 @@ test('what is not kept any more is gone, for pages and streams',
 });
 
 
+test('few events in a log of many, page by page', async (t) => {
+    const nginx = await running(t);
+
+    await webhook(nginx, auth('c1', { end_user_id: 'u1' }));
+    await webhook(nginx, forward('c2', 1));
+
+    execFileSync(compile(t, 'fill.c', '-llmdb'), [nginx.store, '150000']);
+
+    await webhook(nginx, forward('c1', 2));
+    await until('the fold', async () =>
+        (await get(nginx, '/all?after=150002')).json.events.length === 1,
+    60000);
+
+    const seen = [];
+    let pages = 0;
+
+    for (let after = 0, more = true; more; pages++) {
+        const page = (await get(nginx, `/events?after=${after}`,
+                                user(1))).json;
+
+        assert.ok(!page.more || page.next > after);
+        seen.push(...page.events.map((event) => event.sequence));
+        after = page.next;
+        more = page.more;
+    }
+
+    assert.deepStrictEqual(seen, [1, 150003]);
+    assert.ok(pages > 1);
+
+    const one = follow(t, nginx, '/events?after=1', user(1));
+
+    await until('the event', () => one.events.length === 1);
+    assert.deepStrictEqual(one.sequences(), [150003]);
+}, 120000);
+
+
+test('a stream that is idle says where it is', async (t) => {
+    const nginx = await running(t);
+    const one = await begun(t, nginx, '/events', user(1));
+    const { id } = one;
+
+    await webhook(nginx, forward('c2', 1));
+
+    await until('a comment', () => one.comments === 1, 25000);
+    assert.strictEqual(one.id, id.replace(/:0$/, ':1'));
+    assert.deepStrictEqual(one.events, []);
+    assert.deepStrictEqual(one.statuses, [200]);
+});
+
+
 test('over HTTP/2', async (t) => {
     const port = await freePort();
     const nginx = await running(t, {
