@@ -167,6 +167,13 @@ static ngx_command_t  ngx_http_nango_commands[] = {
       0,
       NULL },
 
+    { ngx_string("nango_events"),
+      NGX_HTTP_NANGO_CONTENT_CONF|NGX_CONF_NOARGS|NGX_CONF_TAKE12,
+      ngx_http_nango_events,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
     { ngx_string("nango_webhook"),
       NGX_HTTP_NANGO_CONTENT_CONF|NGX_CONF_NOARGS|NGX_CONF_TAKE12,
       ngx_http_nango_webhook,
@@ -308,6 +315,10 @@ ngx_http_nango_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     if (rv == NGX_CONF_OK) {
         conf->browser = (conf->endpoint.browser
                          || ngx_http_nango_require_proxies(conf));
+    }
+
+    if (rv == NGX_CONF_OK) {
+        rv = ngx_http_nango_events_merge(cf, prev, conf);
     }
 
     if (rv == NGX_CONF_OK) {

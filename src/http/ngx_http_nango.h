@@ -46,6 +46,7 @@ typedef struct {
     unsigned                   signing:1;   /* needs a signing key */
     unsigned                   api:1;       /* needs an API key */
     unsigned                   store:1;
+    unsigned                   all:1;       /* whose it is does not matter */
 
     ngx_str_t                  file;
     ngx_uint_t                 line;
@@ -153,6 +154,17 @@ ngx_int_t ngx_http_nango_not_allowed(ngx_http_request_t *r);
 ngx_int_t ngx_http_nango_rate_limited(ngx_http_request_t *r, time_t seconds);
 ngx_int_t ngx_http_nango_header(ngx_http_request_t *r, const char *name,
     ngx_str_t *value);
+
+/*
+ * An answer of another kind.  type: NULL, none; but for the raw one it is text
+ * in UTF-8.  len: -1, not known.  NGX_OK: the header is sent, now for the
+ * body; NGX_DONE: there is none; else what to return.
+ */
+extern ngx_str_t  ngx_http_nango_type_raw;
+
+ngx_int_t ngx_http_nango_answer_begin(ngx_http_request_t *r,
+    ngx_uint_t status, ngx_str_t *type, off_t len);
+ngx_int_t ngx_http_nango_answer_end(ngx_http_request_t *r, ngx_buf_t *b);
 
 /* No memory is a 500 as long as no header has been sent, and not a reset. */
 ngx_int_t ngx_http_nango_rc(ngx_http_request_t *r, ngx_int_t rc);
@@ -305,6 +317,9 @@ ngx_int_t ngx_http_nango_catalog_init(ngx_nango_environment_t **environments,
 void ngx_http_nango_catalog_exit(void);
 char *ngx_http_nango_connections(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
+char *ngx_http_nango_events(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_nango_events_merge(ngx_conf_t *cf,
+    ngx_http_nango_loc_conf_t *prev, ngx_http_nango_loc_conf_t *conf);
 char *ngx_http_nango_webhook(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_nango_webhook_merge(ngx_conf_t *cf,
     ngx_http_nango_loc_conf_t *conf);

@@ -14,7 +14,7 @@
  * task of nginx's thread pool verifies, syncs and renames it.
  */
 
-#include "ngx_http_nango.h"
+#include "ngx_http_nango_thread.h"
 #include "ngx_nango_shared.h"
 #include "ngx_nango_store.h"
 #include "ngx_nango_trouble.h"
@@ -31,7 +31,6 @@
 #define NGX_HTTP_NANGO_MEMORY        (128 * 1024)
 
 #define NGX_HTTP_NANGO_OPEN_WAIT     5000
-#define NGX_HTTP_NANGO_TASK_TIMEOUT  60000
 
 
 typedef struct {
@@ -695,14 +694,11 @@ static ngx_int_t
 ngx_http_nango_webhook_file(ngx_http_request_t *r, size_t size)
 {
     ngx_temp_file_t                *tf;
-    ngx_thread_pool_t              *tp;
     ngx_thread_task_t              *task;
     ngx_pool_cleanup_t             *cln;
     ngx_http_nango_ctx_t           *ctx;
     ngx_http_nango_webhook_t       *w;
     ngx_http_nango_webhook_task_t  *t;
-
-    static ngx_str_t  name = ngx_string("default");
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_nango_module);
     w = ctx->state;
@@ -714,12 +710,11 @@ ngx_http_nango_webhook_file(ngx_http_request_t *r, size_t size)
         return ngx_http_nango_webhook_unavailable(r);
     }
 
-    tp = ngx_thread_pool_get((ngx_cycle_t *) ngx_cycle, &name);
     task = ngx_thread_task_alloc(r->pool,
                                  sizeof(ngx_http_nango_webhook_task_t));
     cln = ngx_pool_cleanup_add(r->pool, 0);
 
-    if (tp == NULL || task == NULL || cln == NULL) {
+    if (task == NULL || cln == NULL) {
         return ngx_http_nango_webhook_unavailable(r);
     }
 
@@ -750,23 +745,10 @@ ngx_http_nango_webhook_file(ngx_http_request_t *r, size_t size)
     task->handler = ngx_http_nango_webhook_thread;
     task->event.data = t;
     task->event.handler = ngx_http_nango_webhook_thread_done;
-    task->event.log = r->connection->log;
 
-    if (ngx_thread_task_post(tp, task) != NGX_OK) {
+    if (ngx_http_nango_thread_post(r, task) != NGX_OK) {
         return ngx_http_nango_webhook_unavailable(r);
     }
-
-    /*
-     * The pool, which holds the task and the file's descriptor, lives until
-     * the thread is done, whatever happens to the client.
-     */
-
-    r->main->blocked++;
-    r->aio = 1;
-
-    /* Before 1.25.4 a posted task alone does not hold an exiting worker. */
-
-    ngx_add_timer(&task->event, NGX_HTTP_NANGO_TASK_TIMEOUT);
 
     return NGX_AGAIN;
 }
@@ -890,7 +872,6 @@ ngx_http_nango_webhook_thread_done(ngx_event_t *ev)
 {
     ngx_int_t                       rc;
     nango_str_t                     body;
-    ngx_connection_t               *c;
     ngx_http_request_t             *r;
     ngx_http_nango_ctx_t           *ctx;
     ngx_http_nango_webhook_t       *w;
@@ -898,30 +879,13 @@ ngx_http_nango_webhook_thread_done(ngx_event_t *ev)
 
     t = ev->data;
     r = t->request;
-    c = r->connection;
 
-    ngx_http_set_log_request(c->log, r);
-
-    if (ev->timedout) {
-        ev->timedout = 0;
-
-        ngx_log_error(NGX_LOG_ERR, c->log, 0,
-                      "nango: a body's file has been on its way to the disk "
-                      "for a minute");
-
-        ngx_add_timer(ev, NGX_HTTP_NANGO_TASK_TIMEOUT);
+    if (ngx_http_nango_thread_done(r, ev) != NGX_OK) {
         return;
-    }
-
-    if (ev->timer_set) {
-        ngx_del_timer(ev);
     }
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_nango_module);
     w = ctx->state;
-
-    r->main->blocked--;
-    r->aio = 0;
 
     switch (t->rc) {
 
@@ -959,9 +923,7 @@ ngx_http_nango_webhook_thread_done(ngx_event_t *ev)
 
     if (w->gone) {
         ngx_http_nango_webhook_cleanup(w);
-
-        r->write_event_handler(r);
-        ngx_http_run_posted_requests(c);
+        ngx_http_nango_thread_gone(r);
         return;
     }
 

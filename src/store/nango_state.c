@@ -398,6 +398,20 @@ nango_reader_next(nango_reader_t *reader)
 }
 
 
+nango_store_t *
+nango_reader_store(nango_reader_t *reader)
+{
+    return reader->store;
+}
+
+
+MDB_cursor *
+nango_reader_log(nango_reader_t *reader)
+{
+    return reader->events;
+}
+
+
 /* NANGO_EBROKEN: a fault.  What is not there yet a snapshot gets itself. */
 
 nango_rc_e

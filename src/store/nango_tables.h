@@ -249,6 +249,10 @@ nango_reader_t *nango_reader_next(nango_reader_t *reader);
 /* A copy of a value, into reader->record.  0, or ENOMEM. */
 int nango_reader_keep(nango_reader_t *reader, MDB_val val);
 
+/* In a snapshot: the reader's store, and its cursor over the log's events. */
+nango_store_t *nango_reader_store(nango_reader_t *reader);
+MDB_cursor *nango_reader_log(nango_reader_t *reader);
+
 
 /*
  * The connection record.  Size 0: a string or the number of tags is over the
