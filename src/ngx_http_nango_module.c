@@ -399,7 +399,13 @@ ngx_http_nango_init_module(ngx_cycle_t *cycle)
 
     nmcf = ngx_http_nango_cycle_conf(cycle);
 
-    if (ngx_test_config || nmcf == NULL || nmcf->store.path.len == 0) {
+    if (ngx_test_config || nmcf == NULL) {
+        return NGX_OK;
+    }
+
+    ngx_nango_generation_begin();
+
+    if (nmcf->store.path.len == 0) {
         return NGX_OK;
     }
 
