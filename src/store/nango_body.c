@@ -54,6 +54,8 @@ typedef struct {
 
 static int nango_body_name(unsigned char name[NANGO_BODY_NAME_LEN],
     char file[NANGO_BODY_NAME_LEN + 1]);
+static void nango_body_mode(nango_store_t *store, nango_str_t name,
+    mode_t mode);
 static int nango_body_candidates(nango_store_t *store,
     nango_body_sweep_t *sweep, uint64_t now_ms, nango_error_t *err);
 static int nango_body_old(int dir, const char *name, uint64_t now_ms);
@@ -218,6 +220,20 @@ nango_body_remove(nango_store_t *store, nango_str_t name)
 void
 nango_body_keep(nango_store_t *store, nango_str_t name)
 {
+    nango_body_mode(store, name, S_IRUSR);
+}
+
+
+void
+nango_body_doubt(nango_store_t *store, nango_str_t name)
+{
+    nango_body_mode(store, name, S_IRUSR|S_IWUSR);
+}
+
+
+static void
+nango_body_mode(nango_store_t *store, nango_str_t name, mode_t mode)
+{
     char           file[NANGO_BODY_NAME_LEN + 1];
     unsigned char  raw[NANGO_BODY_RAW_LEN];
 
@@ -228,7 +244,7 @@ nango_body_keep(nango_store_t *store, nango_str_t name)
     memcpy(file, name.data, NANGO_BODY_NAME_LEN);
     file[NANGO_BODY_NAME_LEN] = '\0';
 
-    (void) fchmodat(store->bodies, file, S_IRUSR, 0);
+    (void) fchmodat(store->bodies, file, mode, 0);
 }
 
 

@@ -56,7 +56,7 @@
 #define NANGO_CHECK_NONE      UINT64_MAX
 #define NANGO_CHECK_DEPTH     32
 #define NANGO_CHECK_KEY       511
-#define NANGO_CHECK_TABLES    16
+#define NANGO_CHECK_TABLES    32
 #define NANGO_CHECK_SIZE_MAX  32768
 
 /*

@@ -16,7 +16,7 @@
 
 
 #include "nango_fold.h"
-#include "nango_tables.h"
+#include "nango_rows.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -25,8 +25,11 @@
 #include <unistd.h>
 
 
-/* Of changes and of tombstones, in one call. */
+/* Of changes, of tombstones and of history, in one call. */
 #define NANGO_FOLD_DROP    1024
+
+/* Environments whose events are counted before that is written. */
+#define NANGO_FOLD_STORED  8
 
 /*
  * Writes that may each dirty a page of their own.  From 131,071 dirty pages on
@@ -37,11 +40,24 @@
 
 
 typedef struct {
+    uint64_t              n;
+    nango_str_t           name;         /* in the log */
+    unsigned char         key[NANGO_KEY_LEN];
+} nango_fold_stored_t;
+
+typedef struct {
     nango_store_t        *store;
     uint64_t              now_ms;
     uint64_t              retain_ms;
 
     MDB_txn              *txn;          /* the state's */
+    MDB_txn              *log;
+    uint64_t              first;        /* sequence in the log, 0: none */
+
+    nango_names_t         names;
+    nango_fold_stored_t   stored[NANGO_FOLD_STORED];
+    size_t                nstored;
+
     uint64_t              counts[NANGO_COUNT_N];
     size_t                writes;
 
@@ -53,6 +69,9 @@ typedef struct {
     unsigned char        *buf;          /* the connection's record */
     size_t                len;
     size_t                size;
+
+    unsigned char        *history;      /* and the one before */
+    unsigned char        *subscribed;   /* see nango_subscribed_get() */
 } nango_fold_t;
 
 
@@ -62,6 +81,11 @@ static nango_rc_e nango_fold_batch(nango_fold_t *f,
 static nango_rc_e nango_fold_log(nango_fold_t *f,
     const nango_fold_options_t *options, nango_folded_t *folded,
     nango_error_t *err);
+static int nango_fold_settle(nango_fold_t *f,
+    const nango_fold_options_t *options, uint64_t applied, int *settled);
+static int nango_fold_first(nango_fold_t *f, MDB_cursor *cursor);
+static int nango_fold_stored(nango_fold_t *f, nango_str_t environment);
+static int nango_fold_stored_end(nango_fold_t *f);
 static int nango_fold_event(nango_fold_t *f, uint64_t sequence,
     nango_str_t data);
 static int nango_fold_body_file(nango_fold_t *f, const nango_record_t *rec,
@@ -77,6 +101,8 @@ static int nango_fold_owner(nango_fold_t *f,
     const unsigned char owner[NANGO_KEY_LEN], int del);
 static int nango_fold_has(unsigned char keys[][NANGO_KEY_LEN], size_t n,
     const unsigned char key[NANGO_KEY_LEN]);
+static int nango_fold_history(nango_fold_t *f, uint64_t sequence);
+static int nango_fold_retagged(const nango_fold_t *f);
 static int nango_fold_change(nango_fold_t *f, uint64_t sequence);
 static int nango_fold_status(nango_fold_t *f, uint64_t sequence,
     const nango_record_t *rec);
@@ -84,6 +110,8 @@ static int nango_fold_drop_changes(nango_fold_t *f, int *dropped);
 static int nango_fold_drop_tombstones(nango_fold_t *f, int *dropped);
 static int nango_fold_drop_tombstone(nango_fold_t *f, uint64_t sequence,
     MDB_val tombstone);
+static int nango_fold_drop_history(nango_fold_t *f, int *dropped);
+static void nango_fold_next(unsigned char key[NANGO_HISTORY_KEY_LEN]);
 static int nango_fold_end(nango_fold_t *f, uint64_t applied);
 
 
@@ -108,6 +136,11 @@ nango_fold(nango_store_t *store, const nango_fold_options_t *options,
     f->writes = 0;
     f->buf = NULL;
     f->size = 0;
+    f->history = NULL;
+    f->subscribed = NULL;
+    f->nstored = 0;
+
+    memset(&f->names, 0, sizeof(nango_names_t));
 
     rc = nango_store_inside(store, err);
 
@@ -128,6 +161,8 @@ nango_fold(nango_store_t *store, const nango_fold_options_t *options,
     nango_guard_end(&guard);
     nango_store_leave(store);
 
+    free(f->subscribed);
+    free(f->history);
     free(f->buf);
     free(f);
 
@@ -143,30 +178,31 @@ static nango_rc_e
 nango_fold_batch(nango_fold_t *f, const nango_fold_options_t *options,
     nango_folded_t *folded, nango_error_t *err)
 {
-    int             rc, dropped;
+    int             rc, dropped, settled;
     nango_rc_e      code;
     nango_store_t  *store;
 
     store = f->store;
     dropped = 0;
+    settled = 0;
 
-    rc = mdb_txn_begin(store->state, NULL, 0, &f->txn);
-    if (rc != 0) {
-        return nango_store_error(store, err, rc, "mdb_txn_begin()", "state");
+    code = nango_store_begin(store, 1, &f->txn, err);
+
+    if (code != NANGO_OK) {
+        return code;
     }
 
-    code = nango_store_present(store, 1, err);
+    rc = nango_meta_u64(f->txn, store->state_meta, "applied",
+                        &folded->applied);
+    if (rc == 0) {
+        rc = nango_counts_get(f->txn, store->state_meta, f->counts);
+    }
+
+    code = nango_store_error(store, err, rc, "mdb_get()", "state");
 
     if (code == NANGO_OK) {
-        nango_store_room(store->state);
-
-        rc = nango_meta_u64(f->txn, store->state_meta, "applied",
-                            &folded->applied);
-        if (rc == 0) {
-            rc = nango_counts_get(f->txn, store->state_meta, f->counts);
-        }
-
-        code = nango_store_error(store, err, rc, "mdb_get()", "state");
+        rc = nango_fold_settle(f, options, folded->applied, &settled);
+        code = nango_store_error(store, err, rc, "mdb_put()", "state");
     }
 
     if (code == NANGO_OK) {
@@ -180,6 +216,10 @@ nango_fold_batch(nango_fold_t *f, const nango_fold_options_t *options,
             rc = nango_fold_drop_tombstones(f, &dropped);
         }
 
+        if (rc == 0) {
+            rc = nango_fold_drop_history(f, &dropped);
+        }
+
         if (rc == 0 && (folded->events || dropped)) {
             rc = nango_fold_end(f, folded->applied);
         }
@@ -187,12 +227,37 @@ nango_fold_batch(nango_fold_t *f, const nango_fold_options_t *options,
         code = nango_store_error(store, err, rc, "mdb_put()", "state");
     }
 
-    if (code != NANGO_OK || (folded->events == 0 && !dropped)) {
+    if (code != NANGO_OK || (folded->events == 0 && !dropped && !settled)) {
         mdb_txn_abort(f->txn);
         return code;
     }
 
     return nango_store_commit(store, f->txn, err, "state");
+}
+
+
+static int
+nango_fold_settle(nango_fold_t *f, const nango_fold_options_t *options,
+    uint64_t applied, int *settled)
+{
+    int     rc;
+    size_t  i;
+
+    rc = 0;
+
+    for (i = 0; i < options->nsettlements; i++) {
+        options->settlements[i].stale = 0;
+    }
+
+    for (i = 0; rc == 0 && i < options->nsettlements; i++) {
+        rc = nango_settle(f->txn, f->store, &options->settlements[i], applied,
+                          f->now_ms, settled, &f->writes, &f->subscribed);
+
+        free(f->subscribed);
+        f->subscribed = NULL;
+    }
+
+    return rc;
 }
 
 
@@ -223,6 +288,7 @@ nango_fold_log(nango_fold_t *f, const nango_fold_options_t *options,
         return nango_store_error(store, err, rc, "mdb_cursor_open()", "log");
     }
 
+    f->log = txn;
     folded->log_txnid = mdb_txn_id(txn);
 
     code = NANGO_OK;
@@ -234,7 +300,11 @@ nango_fold_log(nango_fold_t *f, const nango_fold_options_t *options,
     nango_put_be64(buf, folded->applied + 1);
     key = nango_val(buf, NANGO_SEQUENCE_LEN);
 
-    rc = mdb_cursor_get(cursor, &key, &val, MDB_SET_RANGE);
+    rc = nango_fold_first(f, cursor);
+
+    if (rc == 0) {
+        rc = mdb_cursor_get(cursor, &key, &val, MDB_SET_RANGE);
+    }
 
     while (rc == 0) {
 
@@ -275,6 +345,12 @@ nango_fold_log(nango_fold_t *f, const nango_fold_options_t *options,
     }
 
     mdb_cursor_close(cursor);
+
+    if (code == NANGO_OK && (rc == 0 || rc == MDB_NOTFOUND)) {
+        code = nango_store_error(store, err, nango_fold_stored_end(f),
+                                 "mdb_put()", "state");
+    }
+
     mdb_txn_abort(txn);
 
     if (rc != 0 && rc != MDB_NOTFOUND) {
@@ -291,6 +367,88 @@ nango_fold_log(nango_fold_t *f, const nango_fold_options_t *options,
 }
 
 
+static int
+nango_fold_first(nango_fold_t *f, MDB_cursor *cursor)
+{
+    int      rc;
+    MDB_val  key, val;
+
+    f->first = 0;
+
+    rc = mdb_cursor_get(cursor, &key, &val, MDB_FIRST);
+
+    if (rc == 0 && key.mv_size == NANGO_SEQUENCE_LEN) {
+        f->first = nango_get_be64(key.mv_data);
+    }
+
+    return (rc == MDB_NOTFOUND) ? 0 : rc;
+}
+
+
+/* Names stay where they are while the log's snapshot is held. */
+
+static int
+nango_fold_stored(nango_fold_t *f, nango_str_t environment)
+{
+    int                   rc;
+    size_t                i;
+    nango_fold_stored_t  *stored;
+    const unsigned char  *key;
+
+    key = nango_names_key(&f->names, environment);
+    if (key == NULL) {
+        return ENOMEM;
+    }
+
+    for (i = 0; i < f->nstored; i++) {
+        stored = &f->stored[i];
+
+        if (memcmp(stored->key, key, NANGO_KEY_LEN) == 0) {
+            stored->n++;
+            return 0;
+        }
+    }
+
+    if (f->nstored == NANGO_FOLD_STORED) {
+        rc = nango_fold_stored_end(f);
+        if (rc != 0) {
+            return rc;
+        }
+    }
+
+    stored = &f->stored[f->nstored++];
+
+    stored->n = 1;
+    stored->name = environment;
+    memcpy(stored->key, key, NANGO_KEY_LEN);
+
+    return 0;
+}
+
+
+static int
+nango_fold_stored_end(nango_fold_t *f)
+{
+    int                   rc;
+    size_t                i;
+    nango_fold_stored_t  *stored;
+
+    rc = 0;
+
+    for (i = 0; rc == 0 && i < f->nstored; i++) {
+        f->writes++;
+        stored = &f->stored[i];
+
+        rc = nango_stored_add(f->txn, f->store, f->log, stored->key,
+                              stored->name, stored->n);
+    }
+
+    f->nstored = 0;
+
+    return rc;
+}
+
+
 /* LMDB's code: what is wrong with the event itself is counted. */
 
 static int
@@ -303,6 +461,11 @@ nango_fold_event(nango_fold_t *f, uint64_t sequence, nango_str_t data)
     if (nango_record_decode(&rec, data) != 0) {
         f->counts[NANGO_COUNT_NOT_UNDERSTOOD]++;
         return 0;
+    }
+
+    rc = nango_fold_stored(f, rec.environment);
+    if (rc != 0) {
+        return rc;
     }
 
     if (rec.body_file) {
@@ -469,6 +632,10 @@ nango_fold_connection(nango_fold_t *f, uint64_t sequence,
 
     if (rc == 0) {
         rc = nango_fold_keys(f);
+    }
+
+    if (rc == 0) {
+        rc = nango_fold_history(f, sequence);
     }
 
     if (rc == 0) {
@@ -707,6 +874,74 @@ nango_fold_has(unsigned char keys[][NANGO_KEY_LEN], size_t n,
     for (i = 0; i < n; i++) {
 
         if (memcmp(keys[i], key, NANGO_KEY_LEN) == 0) {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
+/*
+ * Whose a connection was before its tags change, for events that are not
+ * delivered yet.  The first write of an event, which may move its strings:
+ * nothing of the connection before is looked at after it.
+ */
+
+static int
+nango_fold_history(nango_fold_t *f, uint64_t sequence)
+{
+    size_t         len;
+    MDB_val        key, val;
+    unsigned char  buf[NANGO_HISTORY_KEY_LEN];
+
+    if (f->before.status == NANGO_STATUS_NONE || !nango_fold_retagged(f)) {
+        return 0;
+    }
+
+    f->writes++;
+
+    len = nango_connection_size(&f->before);
+
+    free(f->history);
+    f->history = malloc(len);
+
+    if (f->history == NULL) {
+        return ENOMEM;
+    }
+
+    nango_connection_encode(&f->before, f->history);
+
+    memcpy(buf, f->before.key, NANGO_KEY_LEN);
+    nango_put_be64(buf + NANGO_KEY_LEN, sequence);
+
+    key = nango_val(buf, NANGO_HISTORY_KEY_LEN);
+    val = nango_val(f->history, len);
+
+    return mdb_put(f->txn, f->store->history, &key, &val, 0);
+}
+
+
+static int
+nango_fold_retagged(const nango_fold_t *f)
+{
+    size_t                     i;
+    nango_str_t                value;
+    const nango_connection_t  *after, *before;
+
+    after = &f->after;
+    before = &f->before;
+
+    if (after->ntags != before->ntags) {
+        return 1;
+    }
+
+    for (i = 0; i < after->ntags; i++) {
+        value = nango_connection_tag(before, after->tags[i].name);
+
+        if (value.data == NULL
+            || !nango_str_eq(value, after->tags[i].value))
+        {
             return 1;
         }
     }
@@ -982,6 +1217,92 @@ nango_fold_drop_tombstone(nango_fold_t *f, uint64_t sequence,
     f->counts[NANGO_COUNT_TOMBSTONES]--;
 
     return mdb_del(f->txn, f->store->connections, &key, NULL);
+}
+
+
+/*
+ * What no event before it is left for.  Rows are in the order of connections,
+ * so a round over all of them is made in steps, and another one only once the
+ * log begins later.
+ */
+
+static int
+nango_fold_drop_history(nango_fold_t *f, int *dropped)
+{
+    int             n, rc;
+    MDB_val         key, val;
+    uint64_t        first;
+    MDB_cursor     *cursor;
+    nango_store_t  *store;
+
+    store = f->store;
+    first = f->first ? f->first : UINT64_MAX;
+
+    if (store->history_done == first) {
+        return 0;
+    }
+
+    rc = mdb_cursor_open(f->txn, store->history, &cursor);
+    if (rc != 0) {
+        return rc;
+    }
+
+    if (store->history_first == 0) {
+        store->history_first = first;
+    }
+
+    for (n = 0; n < NANGO_FOLD_DROP; n++) {
+        key = nango_val(store->history_at, NANGO_HISTORY_KEY_LEN);
+
+        rc = mdb_cursor_get(cursor, &key, &val, MDB_SET_RANGE);
+        if (rc != 0) {
+            break;
+        }
+
+        if (key.mv_size == NANGO_HISTORY_KEY_LEN) {
+            memcpy(store->history_at, key.mv_data, NANGO_HISTORY_KEY_LEN);
+
+            if (nango_get_be64(store->history_at + NANGO_KEY_LEN) > first) {
+                nango_fold_next(store->history_at);
+                continue;
+            }
+        }
+
+        rc = mdb_cursor_del(cursor, 0);
+        if (rc != 0) {
+            break;
+        }
+
+        *dropped = 1;
+    }
+
+    mdb_cursor_close(cursor);
+
+    if (rc != MDB_NOTFOUND) {
+        return rc;
+    }
+
+    store->history_done = store->history_first;
+    store->history_first = 0;
+    memset(store->history_at, 0, NANGO_HISTORY_KEY_LEN);
+
+    return 0;
+}
+
+
+/* The key after that one. */
+
+static void
+nango_fold_next(unsigned char key[NANGO_HISTORY_KEY_LEN])
+{
+    int  i;
+
+    for (i = NANGO_HISTORY_KEY_LEN - 1; i >= 0; i--) {
+
+        if (++key[i] != 0) {
+            break;
+        }
+    }
 }
 
 

@@ -38,10 +38,6 @@
 /* Receiving may take longer for some: how much older than its neighbours. */
 #define NANGO_SEEN_SLACK  (60 * 1000)
 
-/* Environments in the log whose keys are not computed for each record. */
-#define NANGO_SEEN_NAMES  8
-#define NANGO_SEEN_NAME   64
-
 
 typedef struct {
     uint64_t              sequence;
@@ -59,12 +55,6 @@ typedef struct {
     uint64_t              tail;         /* of the next one to come */
 } nango_seen_t;
 
-typedef struct {
-    size_t                len;
-    unsigned char         name[NANGO_SEEN_NAME];
-    unsigned char         key[NANGO_KEY_LEN];
-} nango_seen_name_t;
-
 struct nango_writer_s {
     nango_store_t        *store;
     uint64_t              remember_ms;
@@ -72,8 +62,7 @@ struct nango_writer_s {
     uint64_t              read;         /* the log up to here is in seen */
     int                   filled;
     uint64_t              generation;   /* of the store that was read */
-    nango_seen_name_t     names[NANGO_SEEN_NAMES];
-    size_t                name;
+    nango_names_t         names;
 };
 
 /* One attempt to write a batch. */
@@ -115,8 +104,6 @@ static int nango_writer_catch_up(nango_writer_t *w, MDB_cursor *cursor,
     uint64_t last);
 static int nango_writer_remember(nango_writer_t *w, uint64_t sequence,
     const nango_record_t *rec);
-static const unsigned char *nango_writer_environment(nango_writer_t *w,
-    nango_str_t name);
 static int nango_seen_init(nango_seen_t *seen);
 static void nango_seen_clear(nango_seen_t *seen);
 static void nango_seen_add(nango_seen_t *seen, uint64_t sequence,
@@ -830,7 +817,7 @@ nango_writer_remember(nango_writer_t *w, uint64_t sequence,
         return 0;
     }
 
-    key = nango_writer_environment(w, rec->environment);
+    key = nango_names_key(&w->names, rec->environment);
     if (key == NULL) {
         return ENOMEM;
     }
@@ -841,14 +828,14 @@ nango_writer_remember(nango_writer_t *w, uint64_t sequence,
 }
 
 
-static const unsigned char *
-nango_writer_environment(nango_writer_t *w, nango_str_t name)
+const unsigned char *
+nango_names_key(nango_names_t *names, nango_str_t name)
 {
-    size_t              i;
-    nango_seen_name_t  *n;
+    size_t         i;
+    nango_name_t  *n;
 
-    for (i = 0; i < NANGO_SEEN_NAMES; i++) {
-        n = &w->names[i];
+    for (i = 0; i < NANGO_NAMES; i++) {
+        n = &names->names[i];
 
         if (n->len != 0 && n->len == name.len
             && memcmp(n->name, name.data, n->len) == 0)
@@ -857,14 +844,14 @@ nango_writer_environment(nango_writer_t *w, nango_str_t name)
         }
     }
 
-    n = &w->names[w->name++ % NANGO_SEEN_NAMES];
+    n = &names->names[names->next++ % NANGO_NAMES];
     n->len = 0;
 
     if (nango_environment_key(n->key, name) != 0) {
         return NULL;
     }
 
-    if (name.len != 0 && name.len <= NANGO_SEEN_NAME) {
+    if (name.len != 0 && name.len <= NANGO_NAME_LEN) {
         memcpy(n->name, name.data, name.len);
         n->len = name.len;
     }

@@ -37,21 +37,6 @@
      + NANGO_EVENT_TAGS_MAX * (4 + 2 * UINT16_MAX))
 
 
-struct nango_reader_s {
-    nango_store_t        *store;
-    nango_reader_t       *next;
-
-    MDB_txn              *log;          /* NULL: to be begun */
-    MDB_txn              *state;
-    MDB_cursor           *events;
-
-    uint64_t              last;
-    uint64_t              applied;
-
-    unsigned char        *record;       /* the connection's that was read */
-    size_t                size;
-};
-
 struct nango_owned_s {
     nango_reader_t       *reader;
     nango_str_t           environment;

@@ -45,7 +45,7 @@
 #include <unistd.h>
 
 
-#define NANGO_STORE_MAXDBS  16
+#define NANGO_STORE_MAXDBS  32
 #define NANGO_STORE_SPARE   (64 * 1024 * 1024)
 
 /* How far ahead a file is filled with zeros. */
@@ -110,6 +110,8 @@ static nango_rc_e nango_store_prepare_state(nango_store_t *store,
     MDB_txn *txn, nango_error_t *err);
 static nango_rc_e nango_store_look(nango_store_t *store,
     nango_store_look_t *look, nango_error_t *err);
+static int nango_store_open_tables(nango_store_t *store, MDB_txn *txn,
+    unsigned flags);
 static nango_rc_e nango_store_schema(nango_store_t *store, MDB_txn *txn,
     MDB_dbi dbi, int make, nango_error_t *err, const char *file);
 static int nango_store_get_id(MDB_txn *txn, MDB_dbi dbi,
@@ -118,6 +120,29 @@ static nango_rc_e nango_store_foreign(nango_store_t *store,
     nango_error_t *err);
 static uint64_t nango_store_txnid(nango_store_t *store, int state);
 static nango_rc_e nango_store_code(int rc);
+
+
+/* Those of the state, besides its meta. */
+
+typedef struct {
+    const char           *name;
+    size_t                dbi;          /* in the store */
+} nango_store_table_t;
+
+static const nango_store_table_t  nango_store_tables[] = {
+    { "connections", offsetof(nango_store_t, connections) },
+    { "owners", offsetof(nango_store_t, owners) },
+    { "changes", offsetof(nango_store_t, changes) },
+    { "tombstones", offsetof(nango_store_t, tombstones) },
+    { "history", offsetof(nango_store_t, history) },
+    { "environments", offsetof(nango_store_t, environments) },
+    { "subscribers", offsetof(nango_store_t, subscribers) },
+    { "owed", offsetof(nango_store_t, owed) },
+    { "lanes", offsetof(nango_store_t, lanes) },
+    { "due", offsetof(nango_store_t, due) },
+    { "rows", offsetof(nango_store_t, rows) },
+    { NULL, 0 }
+};
 
 
 static pthread_mutex_t  nango_stores_mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -1005,6 +1030,10 @@ nango_store_prepare_log(nango_store_t *store, MDB_txn *txn,
         rc = mdb_dbi_open(txn, "events", MDB_CREATE, &store->events);
     }
 
+    if (rc == 0) {
+        rc = mdb_dbi_open(txn, "pruned", MDB_CREATE, &store->pruned);
+    }
+
     if (rc != 0) {
         return nango_store_error(store, err, rc, "mdb_dbi_open()", "log");
     }
@@ -1075,20 +1104,7 @@ nango_store_prepare_state(nango_store_t *store, MDB_txn *txn,
     rc = mdb_dbi_open(txn, "meta", MDB_CREATE, &store->state_meta);
 
     if (rc == 0) {
-        rc = mdb_dbi_open(txn, "connections", MDB_CREATE,
-                          &store->connections);
-    }
-
-    if (rc == 0) {
-        rc = mdb_dbi_open(txn, "owners", MDB_CREATE, &store->owners);
-    }
-
-    if (rc == 0) {
-        rc = mdb_dbi_open(txn, "changes", MDB_CREATE, &store->changes);
-    }
-
-    if (rc == 0) {
-        rc = mdb_dbi_open(txn, "tombstones", MDB_CREATE, &store->tombstones);
+        rc = nango_store_open_tables(store, txn, MDB_CREATE);
     }
 
     if (rc != 0) {
@@ -1160,19 +1176,7 @@ nango_store_look(nango_store_t *store, nango_store_look_t *look,
     }
 
     if (rc == 0) {
-        rc = mdb_dbi_open(txn, "connections", 0, &store->connections);
-    }
-
-    if (rc == 0) {
-        rc = mdb_dbi_open(txn, "owners", 0, &store->owners);
-    }
-
-    if (rc == 0) {
-        rc = mdb_dbi_open(txn, "changes", 0, &store->changes);
-    }
-
-    if (rc == 0) {
-        rc = mdb_dbi_open(txn, "tombstones", 0, &store->tombstones);
+        rc = nango_store_open_tables(store, txn, 0);
     }
 
     if (rc != 0 && rc != MDB_NOTFOUND) {
@@ -1188,6 +1192,23 @@ nango_store_look(nango_store_t *store, nango_store_look_t *look,
     }
 
     return NANGO_OK;
+}
+
+
+static int
+nango_store_open_tables(nango_store_t *store, MDB_txn *txn, unsigned flags)
+{
+    int                         rc;
+    const nango_store_table_t  *table;
+
+    rc = 0;
+
+    for (table = nango_store_tables; rc == 0 && table->name; table++) {
+        rc = mdb_dbi_open(txn, table->name, flags,
+                          (MDB_dbi *) ((char *) store + table->dbi));
+    }
+
+    return rc;
 }
 
 
@@ -1307,6 +1328,80 @@ nango_store_inside(nango_store_t *store, nango_error_t *err)
     return nango_error_set(err, NANGO_EBROKEN,
                            "\"%s\" is closed until it can be opened again",
                            store->path);
+}
+
+
+nango_rc_e
+nango_store_within(nango_store_t *store, int writing,
+    nango_rc_e (*work)(void *data, nango_error_t *err), void *data,
+    nango_error_t *err)
+{
+    nango_rc_e  rc;
+
+    rc = nango_store_inside(store, err);
+
+    if (rc != NANGO_OK) {
+        return rc;
+    }
+
+    rc = nango_store_guarded(store, writing, work, data, err);
+
+    nango_store_leave(store);
+
+    return rc;
+}
+
+
+nango_rc_e
+nango_store_guarded(nango_store_t *store, int writing,
+    nango_rc_e (*work)(void *data, nango_error_t *err), void *data,
+    nango_error_t *err)
+{
+    nango_rc_e     rc;
+    nango_guard_t  guard;
+
+    nango_guard_begin(&guard);
+
+    if (sigsetjmp(guard.jump, 0) == 0) {
+        rc = work(data, err);
+
+    } else {
+        rc = nango_store_fault(store, &guard, writing, err);
+    }
+
+    nango_guard_end(&guard);
+
+    return rc;
+}
+
+
+nango_rc_e
+nango_store_begin(nango_store_t *store, int state, MDB_txn **txn,
+    nango_error_t *err)
+{
+    int          rc;
+    MDB_env     *env;
+    nango_rc_e   code;
+
+    env = state ? store->state : store->log;
+
+    rc = mdb_txn_begin(env, NULL, 0, txn);
+
+    if (rc != 0) {
+        return nango_store_error(store, err, rc, "mdb_txn_begin()",
+                                 state ? "state" : "log");
+    }
+
+    code = nango_store_present(store, state, err);
+
+    if (code != NANGO_OK) {
+        mdb_txn_abort(*txn);
+        return code;
+    }
+
+    nango_store_room(env);
+
+    return NANGO_OK;
 }
 
 

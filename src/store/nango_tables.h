@@ -24,6 +24,7 @@
 
 #define NANGO_SEQUENCE_LEN     8
 #define NANGO_OWNERS_KEY_LEN   (NANGO_KEY_LEN + NANGO_SEQUENCE_LEN)
+#define NANGO_HISTORY_KEY_LEN  (NANGO_KEY_LEN + NANGO_SEQUENCE_LEN)
 
 /* Where a change's owner keys begin: after its time and the connection. */
 #define NANGO_CHANGE_OWNERS    (8 + NANGO_KEY_LEN)
@@ -47,11 +48,19 @@ struct nango_store_s {
     MDB_env               *state;
 
     MDB_dbi                events;
+    MDB_dbi                pruned;
     MDB_dbi                log_meta;
     MDB_dbi                connections;
     MDB_dbi                owners;
     MDB_dbi                changes;
     MDB_dbi                tombstones;
+    MDB_dbi                history;
+    MDB_dbi                environments;
+    MDB_dbi                subscribers;
+    MDB_dbi                owed;
+    MDB_dbi                lanes;
+    MDB_dbi                due;
+    MDB_dbi                rows;
     MDB_dbi                state_meta;
 
     atomic_int             trouble;     /* a nango_rc_e to recover from */
@@ -79,12 +88,58 @@ struct nango_store_s {
     int                    leader;      /* the file, -1 until asked for */
     int                    leading;
 
+    /*
+     * Under the writer's lock of the state: where the fold goes on to drop
+     * history, the log's first sequence when it began, and the one of its last
+     * whole round.
+     */
+    unsigned char          history_at[NANGO_HISTORY_KEY_LEN];
+    uint64_t               history_first;
+    uint64_t               history_done;
+
     /* What the process has open: see nango_store_open(). */
     dev_t                  dev;
     ino_t                  ino;
     pid_t                  pid;
     nango_store_t         *next;
 };
+
+
+/* See nango_state.c. */
+struct nango_reader_s {
+    nango_store_t         *store;
+    nango_reader_t        *next;
+
+    MDB_txn               *log;         /* NULL: to be begun */
+    MDB_txn               *state;
+    MDB_cursor            *events;
+
+    uint64_t               last;
+    uint64_t               applied;
+
+    unsigned char         *record;      /* the last one that was read */
+    size_t                 size;
+};
+
+
+/* Environments whose keys are not computed for each record. */
+
+#define NANGO_NAMES     8
+#define NANGO_NAME_LEN  64
+
+typedef struct {
+    size_t                 len;
+    unsigned char          name[NANGO_NAME_LEN];
+    unsigned char          key[NANGO_KEY_LEN];
+} nango_name_t;
+
+typedef struct {
+    nango_name_t           names[NANGO_NAMES];
+    size_t                 next;
+} nango_names_t;
+
+/* Valid until the next call; NULL: libcrypto failed.  From zeros. */
+const unsigned char *nango_names_key(nango_names_t *names, nango_str_t name);
 
 
 /*
@@ -113,6 +168,25 @@ nango_rc_e nango_store_inside(nango_store_t *store, nango_error_t *err);
  */
 nango_rc_e nango_store_fault(nango_store_t *store, const nango_guard_t *guard,
     int writing, nango_error_t *err);
+
+/*
+ * Calls work under a guard, between nango_store_inside() and _leave(); what it
+ * returns, or what nango_store_fault() makes of a fault.  The second is for
+ * those that are inside already.
+ */
+nango_rc_e nango_store_within(nango_store_t *store, int writing,
+    nango_rc_e (*work)(void *data, nango_error_t *err), void *data,
+    nango_error_t *err);
+nango_rc_e nango_store_guarded(nango_store_t *store, int writing,
+    nango_rc_e (*work)(void *data, nango_error_t *err), void *data,
+    nango_error_t *err);
+
+/*
+ * Inside of the store: begins a write transaction of the log (0) or the state
+ * (1), whose files are there and have room.
+ */
+nango_rc_e nango_store_begin(nango_store_t *store, int state, MDB_txn **txn,
+    nango_error_t *err);
 
 /*
  * Inside of the store: whether the log's (0) or the state's (1) files are
@@ -160,6 +234,9 @@ int nango_log_walk(nango_store_t *store, uint64_t from,
  * sweep looks only into the log for those without the mark.
  */
 void nango_body_keep(nango_store_t *store, nango_str_t name);
+
+/* Gives it back, for a record that goes: then the sweep looks. */
+void nango_body_doubt(nango_store_t *store, nango_str_t name);
 
 /*
  * For nango_store_recover() and _close(): takes a reader's places in LMDB's
