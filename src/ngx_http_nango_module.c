@@ -10,6 +10,7 @@
 #include "ngx_nango_credential.h"
 #include "ngx_nango_curl.h"
 #include "ngx_nango_reconcile.h"
+#include "ngx_nango_removed.h"
 #include "ngx_nango_shared.h"
 #include "ngx_nango_store.h"
 
@@ -176,6 +177,13 @@ static ngx_command_t  ngx_http_nango_commands[] = {
     { ngx_string("nango_oauth_callback"),
       NGX_HTTP_NANGO_CONTENT_CONF|NGX_CONF_NOARGS|NGX_CONF_TAKE1,
       ngx_http_nango_oauth_callback,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("nango_status"),
+      NGX_HTTP_NANGO_CONTENT_CONF|NGX_CONF_NOARGS|NGX_CONF_TAKE1,
+      ngx_http_nango_status,
       NGX_HTTP_LOC_CONF_OFFSET,
       0,
       NULL },
@@ -465,6 +473,8 @@ ngx_http_nango_init_process(ngx_cycle_t *cycle)
     }
 
     ngx_nango_reconcile_init(cycle, env, n);
+    ngx_nango_removed_init(cycle, nmcf->subscribers.elts,
+                           nmcf->subscribers.nelts);
 
     return NGX_OK;
 }
@@ -473,6 +483,7 @@ ngx_http_nango_init_process(ngx_cycle_t *cycle)
 static void
 ngx_http_nango_exit_process(ngx_cycle_t *cycle)
 {
+    ngx_nango_removed_exit();
     ngx_nango_reconcile_exit();
     ngx_nango_store_exit(cycle);
     ngx_nango_credential_exit();

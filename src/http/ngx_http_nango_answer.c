@@ -56,12 +56,21 @@ ngx_int_t
 ngx_http_nango_answer(ngx_http_request_t *r, ngx_uint_t status,
     ngx_str_t *body)
 {
+    static ngx_str_t  type = ngx_string("application/json");
+
+    return ngx_http_nango_answer_as(r, status, &type, body);
+}
+
+
+ngx_int_t
+ngx_http_nango_answer_as(ngx_http_request_t *r, ngx_uint_t status,
+    ngx_str_t *type, ngx_str_t *body)
+{
     ngx_int_t              rc;
     ngx_buf_t             *b;
     ngx_chain_t            out;
     ngx_http_nango_ctx_t  *ctx;
 
-    static ngx_str_t  type = ngx_string("application/json");
     static ngx_str_t  charset = ngx_string("utf-8");
     static ngx_str_t  no_store = ngx_string("no-store");
 
@@ -99,8 +108,8 @@ ngx_http_nango_answer(ngx_http_request_t *r, ngx_uint_t status,
     r->headers_out.content_length_n = body->len;
 
     if (body->len) {
-        r->headers_out.content_type = type;
-        r->headers_out.content_type_len = type.len;
+        r->headers_out.content_type = *type;
+        r->headers_out.content_type_len = type->len;
         r->headers_out.content_type_lowcase = NULL;
         r->headers_out.charset = charset;
     }

@@ -62,7 +62,7 @@ ngx_int_t ngx_nango_shared_add(ngx_conf_t *cf, void *tag);
 void ngx_nango_generation_begin(void);
 
 typedef struct {
-    ngx_uint_t                  number;
+    uint64_t                    number;
     uint64_t                    started_at;
     uint64_t                    loaded_at;
 } ngx_nango_generation_t;
@@ -139,15 +139,15 @@ typedef enum {
 
 /* Times in ms of ngx_nango_now(), 0: never. */
 typedef struct {
-    ngx_uint_t                  in_flight;
+    uint64_t                    in_flight;
     uint64_t                    attempts;
     uint64_t                    delivered;
     uint64_t                    failed;
     uint64_t                    down_since;
     uint64_t                    success_at;
     uint64_t                    failure_at;
+    uint64_t                    status;     /* the last failure's, 0: none */
     ngx_nango_delivery_error_e  error;      /* of the last failure */
-    ngx_uint_t                  status;     /* the last failure's, 0: none */
 } ngx_nango_delivery_state_t;
 
 /*
