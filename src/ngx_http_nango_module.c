@@ -336,7 +336,9 @@ ngx_http_nango_init(ngx_conf_t *cf)
 
     nmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_nango_module);
 
-    if (nmcf->environments.nelts == 0 && nmcf->store.path.len == 0) {
+    if (nmcf->environments.nelts == 0 && nmcf->store.path.len == 0
+        && nmcf->statuses == 0)
+    {
         return NGX_OK;
     }
 

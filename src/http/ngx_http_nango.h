@@ -76,6 +76,7 @@ typedef struct {
     ngx_array_t                subscribers;   /* ngx_nango_subscriber_t * */
     ngx_uint_t                 webhooks;    /* locations that take them */
     ngx_uint_t                 proxies;     /* nango_require ... proxy */
+    ngx_uint_t                 statuses;    /* locations of nango_status */
 } ngx_http_nango_main_conf_t;
 
 

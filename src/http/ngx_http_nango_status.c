@@ -58,9 +58,10 @@ ngx_http_nango_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_http_nango_loc_conf_t *nlcf = conf;
 
-    char                       *rv;
-    ngx_str_t                  *value;
-    ngx_http_nango_endpoint_t  *ep;
+    char                        *rv;
+    ngx_str_t                   *value;
+    ngx_http_nango_endpoint_t   *ep;
+    ngx_http_nango_main_conf_t  *nmcf;
 
     value = cf->args->elts;
     ep = &nlcf->endpoint;
@@ -69,6 +70,9 @@ ngx_http_nango_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     if (rv != NGX_CONF_OK) {
         return rv;
     }
+
+    nmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_nango_module);
+    nmcf->statuses++;
 
     ep->everywhere = 1;
 
