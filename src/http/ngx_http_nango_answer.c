@@ -146,10 +146,18 @@ ngx_int_t
 ngx_http_nango_answer(ngx_http_request_t *r, ngx_uint_t status,
     ngx_str_t *body)
 {
+    static ngx_str_t  type = ngx_string("application/json");
+
+    return ngx_http_nango_answer_as(r, status, &type, body);
+}
+
+
+ngx_int_t
+ngx_http_nango_answer_as(ngx_http_request_t *r, ngx_uint_t status,
+    ngx_str_t *type, ngx_str_t *body)
+{
     ngx_int_t   rc;
     ngx_buf_t  *b;
-
-    static ngx_str_t  type = ngx_string("application/json");
 
     /* No memory is a 500 as long as no header has been sent. */
 
@@ -158,7 +166,7 @@ ngx_http_nango_answer(ngx_http_request_t *r, ngx_uint_t status,
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    rc = ngx_http_nango_answer_begin(r, status, body->len ? &type : NULL,
+    rc = ngx_http_nango_answer_begin(r, status, body->len ? type : NULL,
                                      body->len);
     if (rc != NGX_OK) {
         return (rc == NGX_DONE) ? NGX_OK : rc;

@@ -76,6 +76,8 @@ static void ngx_http_nango_webhook_open(ngx_nango_wait_t *wait);
 static ngx_int_t ngx_http_nango_webhook_read(ngx_http_request_t *r);
 static ngx_int_t ngx_http_nango_webhook_unavailable(ngx_http_request_t *r);
 static ngx_int_t ngx_http_nango_webhook_forged(ngx_http_request_t *r);
+static ngx_int_t ngx_http_nango_webhook_too_large(ngx_http_request_t *r,
+    off_t size);
 static void ngx_http_nango_webhook_body_handler(ngx_http_request_t *r);
 static ngx_int_t ngx_http_nango_webhook_memory(ngx_http_request_t *r);
 static ngx_int_t ngx_http_nango_webhook_file(ngx_http_request_t *r,
@@ -92,6 +94,7 @@ static size_t ngx_http_nango_webhook_headers(ngx_http_request_t *r,
 static ngx_int_t ngx_http_nango_webhook_submit(ngx_http_request_t *r,
     nango_event_t *event, nango_str_t *body, u_char *body_name);
 static void ngx_http_nango_webhook_done(ngx_nango_job_t *job);
+static void ngx_http_nango_webhook_abandoned(ngx_nango_job_t *job);
 static void ngx_http_nango_webhook_cleanup(void *data);
 
 
@@ -344,13 +347,8 @@ ngx_http_nango_webhook_handler(ngx_http_request_t *r)
     if (r->headers_in.content_length_n > 0
         && (size_t) r->headers_in.content_length_n > nlcf->endpoint.max_body)
     {
-        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                      "a webhook of %O bytes is larger than max_body; Nango "
-                      "will not send it again", r->headers_in.content_length_n);
-
-        return ngx_http_nango_error(r, NGX_HTTP_REQUEST_ENTITY_TOO_LARGE,
-                                    "body_too_large",
-                                    "The webhook is too large");
+        return ngx_http_nango_webhook_too_large(r,
+                                             r->headers_in.content_length_n);
     }
 
     if (!ngx_nango_store_ready()) {
@@ -458,6 +456,8 @@ ngx_http_nango_webhook_read(ngx_http_request_t *r)
         r->keepalive = 0;
 
         if (rc == NGX_HTTP_BAD_REQUEST) {
+            ngx_nango_count(NGX_NANGO_WEBHOOKS_UNREADABLE);
+
             return ngx_http_nango_error(r, rc, "invalid_body",
                                         "The request's body could not be "
                                         "read");
@@ -540,6 +540,20 @@ ngx_http_nango_webhook_forged(ngx_http_request_t *r)
 }
 
 
+static ngx_int_t
+ngx_http_nango_webhook_too_large(ngx_http_request_t *r, off_t size)
+{
+    ngx_nango_count(NGX_NANGO_WEBHOOKS_TOO_LARGE);
+
+    ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                  "a webhook of %O bytes is larger than max_body; Nango will "
+                  "not send it again", size);
+
+    return ngx_http_nango_error(r, NGX_HTTP_REQUEST_ENTITY_TOO_LARGE,
+                                "body_too_large", "The webhook is too large");
+}
+
+
 static void
 ngx_http_nango_webhook_body_handler(ngx_http_request_t *r)
 {
@@ -566,13 +580,7 @@ ngx_http_nango_webhook_body_handler(ngx_http_request_t *r)
     size = ngx_max(size, w->received);
 
     if ((size_t) size > nlcf->endpoint.max_body) {
-        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                      "a webhook of %O bytes is larger than max_body; Nango "
-                      "will not send it again", size);
-
-        rc = ngx_http_nango_error(r, NGX_HTTP_REQUEST_ENTITY_TOO_LARGE,
-                                  "body_too_large",
-                                  "The webhook is too large");
+        rc = ngx_http_nango_webhook_too_large(r, size);
 
     } else if (r->request_body == NULL || w->lost) {
         /* a subrequest without one, or it was discarded before a redirect */
@@ -1170,6 +1178,28 @@ ngx_http_nango_webhook_done(ngx_nango_job_t *job)
 }
 
 
+/* Nobody waits for the answer, and yet it counts. */
+
+static void
+ngx_http_nango_webhook_abandoned(ngx_nango_job_t *job)
+{
+    switch (job->write.result) {
+
+    case NANGO_WRITE_STORED:
+        ngx_nango_count(NGX_NANGO_WEBHOOKS_STORED);
+        break;
+
+    case NANGO_WRITE_DUPLICATE:
+        ngx_nango_count(NGX_NANGO_WEBHOOKS_DUPLICATE);
+        break;
+
+    default:
+        ngx_nango_count(NGX_NANGO_WEBHOOKS_UNAVAILABLE);
+        break;
+    }
+}
+
+
 /* The job goes on; only nobody waits for it. */
 
 static void
@@ -1185,7 +1215,7 @@ ngx_http_nango_webhook_cleanup(void *data)
     }
 
     if (w->job) {
-        w->job->handler = NULL;
+        w->job->handler = ngx_http_nango_webhook_abandoned;
         w->job->data = NULL;
         w->job = NULL;
     }

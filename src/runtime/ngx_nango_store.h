@@ -88,6 +88,13 @@ void ngx_nango_store_unreadable(nango_error_t *err);
 
 
 /*
+ * What keeps this worker from writing or reading: 1 and *err, as it was told
+ * last; 0: nothing that it has met.
+ */
+ngx_uint_t ngx_nango_store_trouble(nango_error_t *err);
+
+
+/*
  * Waits until the store can be read and sequence is in the state, at most for
  * timeout ms; then calls handler, from the loop.
  */

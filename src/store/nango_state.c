@@ -66,6 +66,8 @@ static nango_rc_e nango_reader_start(nango_reader_t *reader,
     nango_error_t *err);
 static int nango_reader_renew(MDB_env *env, MDB_txn **txn);
 static int nango_reader_read_last(nango_reader_t *reader);
+static int nango_reader_measure(nango_reader_t *reader, nango_usage_t *usage,
+    const char **file);
 static int nango_reader_get(nango_reader_t *reader,
     const unsigned char key[NANGO_KEY_LEN], nango_connection_t *c,
     int *decoded);
@@ -1346,6 +1348,88 @@ nango_reader_counts(nango_reader_t *reader, nango_counts_t *counts,
     counts->tombstones = n[NANGO_COUNT_TOMBSTONES];
 
     return NANGO_OK;
+}
+
+
+nango_rc_e
+nango_reader_usage(nango_reader_t *reader, nango_usage_t *usage,
+    nango_error_t *err)
+{
+    int             rc;
+    const char     *file;
+    nango_rc_e      code;
+    nango_guard_t   guard;
+
+    memset(usage, 0, sizeof(nango_usage_t));
+
+    usage->log_size = reader->store->size;
+
+    nango_guard_begin(&guard);
+
+    if (sigsetjmp(guard.jump, 0) == 0) {
+        rc = nango_reader_measure(reader, usage, &file);
+
+    } else {
+        code = nango_store_fault(reader->store, &guard, -1, err);
+        nango_guard_end(&guard);
+        return code;
+    }
+
+    nango_guard_end(&guard);
+
+    return nango_store_error(reader->store, err, rc, "mdb_stat()", file);
+}
+
+
+/* What the log's writer compares with its size: see nango_log.c. */
+
+static int
+nango_reader_measure(nango_reader_t *reader, nango_usage_t *usage,
+    const char **file)
+{
+    int             rc;
+    MDB_val         key, val;
+    MDB_stat        stat;
+    MDB_envinfo     info;
+    nango_store_t  *store;
+
+    store = reader->store;
+    *file = "log";
+
+    rc = mdb_stat(reader->log, store->events, &stat);
+
+    if (rc != 0) {
+        return rc;
+    }
+
+    usage->events = stat.ms_entries;
+    usage->log_bytes = ((uint64_t) stat.ms_branch_pages + stat.ms_leaf_pages
+                        + stat.ms_overflow_pages) * stat.ms_psize;
+
+    rc = mdb_cursor_get(reader->events, &key, &val, MDB_FIRST);
+
+    if (rc == 0) {
+
+        if (key.mv_size != NANGO_SEQUENCE_LEN) {
+            return MDB_CORRUPTED;
+        }
+
+        usage->first = nango_get_be64(key.mv_data);
+
+    } else if (rc != MDB_NOTFOUND) {
+        return rc;
+    }
+
+    *file = "state";
+
+    rc = mdb_env_info(store->state, &info);
+
+    if (rc == 0) {
+        usage->state_bytes = ((uint64_t) info.me_last_pgno + 1)
+                             * stat.ms_psize;
+    }
+
+    return rc;
 }
 
 

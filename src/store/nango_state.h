@@ -166,4 +166,18 @@ nango_rc_e nango_reader_counts(nango_reader_t *reader, nango_counts_t *counts,
     nango_error_t *err);
 
 
+/* Bytes are those of whole pages. */
+typedef struct {
+    uint64_t              first;        /* sequence, 0: it holds none */
+    uint64_t              events;       /* that the log holds */
+    uint64_t              log_bytes;    /* of them, what is held against */
+    uint64_t              log_size;     /* the log's size */
+    uint64_t              state_bytes;  /* of the state's file */
+} nango_usage_t;
+
+/* In a snapshot: how much there is, as LMDB counts it.  Cheap. */
+nango_rc_e nango_reader_usage(nango_reader_t *reader, nango_usage_t *usage,
+    nango_error_t *err);
+
+
 #endif /* _NANGO_STATE_H_INCLUDED_ */
