@@ -12,8 +12,8 @@
  *         GET by owners at random; prints "requests/s p50 p99 bad", in us
  *
  *     client hold PORT PATH COUNT
- *         one GET each on COUNT connections; prints "held" once all are sent
- *         and stays until its input ends
+ *         one GET each on COUNT connections; prints "held" and how many were
+ *         answered within 2 s, and stays until its input ends
  *
  *     client polls PORT COUNT SECONDS RATE KEY
  *         COUNT owners wait for a change, while so many webhooks a second
@@ -461,19 +461,25 @@ load(long clients, double seconds)
 
 /* hold */
 
+static long  hold_answers;
+
+
 static void
 hold_answered(client_t *c, int status)
 {
     (void) c;
     (void) status;
+
+    hold_answers++;
 }
 
 
 static void
 hold(long count)
 {
-    long  i;
-    char  c;
+    long      i;
+    char      c;
+    uint64_t  end;
 
     for (i = 0; i < count; i++) {
         client_get(client_open(GET), path, i);
@@ -483,9 +489,13 @@ hold(long count)
         }
     }
 
-    answers(now() + 100000, hold_answered);
+    end = now() + 2000000;
 
-    (void) printf("held\n");
+    while (now() < end && hold_answers < count) {
+        answers(end, hold_answered);
+    }
+
+    (void) printf("held %ld\n", hold_answers);
     (void) fflush(stdout);
 
     while (read(STDIN_FILENO, &c, 1) > 0) { /* void */ }
