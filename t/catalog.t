@@ -252,16 +252,7 @@ EOF
 
 
 
-=== TEST 13: without an owner
---- config
-    location = /catalog { nango_catalog; }
---- must_die
---- error_log
-"nango_catalog"
-
-
-
-=== TEST 14: silence
+=== TEST 13: silence
 --- init
 ::answers('"hang":true')
 --- http_config eval

@@ -135,6 +135,7 @@ static ngx_uint_t ngx_nango_reconcile_behind(void);
 static void ngx_nango_reconcile_begin(ngx_nango_reconcile_t *rec);
 static ngx_nango_environment_t *ngx_nango_reconcile_due(
     ngx_nango_reconcile_t *rec);
+static ngx_uint_t ngx_nango_reconcile_spent(ngx_nango_environment_t *env);
 static ngx_int_t ngx_nango_reconcile_filter(ngx_nango_reconcile_t *rec);
 static void ngx_nango_reconcile_end(ngx_nango_reconcile_t *rec,
     ngx_msec_t retry);
@@ -246,13 +247,20 @@ ngx_nango_reconcile_handler(ngx_event_t *ev)
     }
 
     if (rec->phase != NGX_NANGO_RECONCILE_NONE
-        && (ngx_nango_account_blocked(&rec->environment->account)
-            || ngx_nango_account_low(&rec->environment->account)))
+        && ngx_nango_reconcile_spent(rec->environment))
     {
         /* What is left of the budget is for people who wait. */
 
-        ngx_nango_reconcile_again(rec, NGX_NANGO_RECONCILE_LOW);
-        return;
+        if (!ngx_nango_account_blocked(&rec->environment->account)
+            || ngx_nango_reconcile_due(rec) == NULL)
+        {
+            ngx_nango_reconcile_again(rec, NGX_NANGO_RECONCILE_LOW);
+            return;
+        }
+
+        /* It may be for an hour, and others are not to wait for it. */
+
+        ngx_nango_reconcile_abandon(rec);
     }
 
     if (rec->phase != NGX_NANGO_RECONCILE_NONE
@@ -321,11 +329,7 @@ ngx_nango_reconcile_begin(ngx_nango_reconcile_t *rec)
 
     env = ngx_nango_reconcile_due(rec);
 
-    if (env == NULL
-        || ngx_nango_account_blocked(&env->account)
-        || ngx_nango_account_low(&env->account)
-        || ngx_nango_reconcile_filter(rec) != NGX_OK)
-    {
+    if (env == NULL || ngx_nango_reconcile_filter(rec) != NGX_OK) {
         ngx_nango_reconcile_again(rec, NGX_NANGO_RECONCILE_IDLE);
         return;
     }
@@ -379,7 +383,9 @@ ngx_nango_reconcile_due(ngx_nango_reconcile_t *rec)
     for (i = 0; i < rec->n; i++) {
         env = rec->environments[i];
 
-        if (env->reconcile == 0 || env->authorization.len == 0) {
+        if (env->reconcile == 0 || env->authorization.len == 0
+            || ngx_nango_reconcile_spent(env))
+        {
             continue;
         }
 
@@ -393,6 +399,16 @@ ngx_nango_reconcile_due(ngx_nango_reconcile_t *rec)
     }
 
     return NULL;
+}
+
+
+/* Whether nothing of its account's budget is left for comparisons. */
+
+static ngx_uint_t
+ngx_nango_reconcile_spent(ngx_nango_environment_t *env)
+{
+    return ngx_nango_account_blocked(&env->account)
+           || ngx_nango_account_low(&env->account);
 }
 
 

@@ -60,16 +60,20 @@ const SERVER = `
 `;
 
 
-async function running(t) {
+async function running(t, reconcile) {
     const nango = await sim.start(t, { signingKey: KEY,
                                        settings: { breaker: false } });
-    const nginx = await create(t, { http: HTTP.replace('@API@', nango.url) });
+    const nginx = await create(t, { http: HTTP.replace('@API@', nango.url)
+        .replace('reconcile           off', `reconcile ${reconcile || 'off'}`) });
 
     nginx.configure({ server: SERVER.replace('@PORT@', nginx.port) });
     await nginx.start();
     await until('two workers', () => nginx.workers().length >= 2);
-    await nango.control('POST', 'settings', {
-        webhook_url: `http://127.0.0.1:${nginx.port}/webhook` });
+
+    if (!reconcile) {
+        await nango.control('POST', 'settings', {
+            webhook_url: `http://127.0.0.1:${nginx.port}/webhook` });
+    }
 
     return { nango, nginx };
 }
@@ -282,4 +286,47 @@ nodeTest('a connection\'s whole life', { timeout: 120000 }, async (t) => {
     }
 
     assert.deepStrictEqual(nginx.lines('error', 'alert', 'crit', 'emerg'), []);
+});
+
+
+/* As on a laptop, where Nango's webhooks do not arrive. */
+
+nodeTest('all of it without a webhook', { timeout: 120000 }, async (t) => {
+    const { nango, nginx } = await running(t, '1s');
+    const clients = [new Client(nginx.port), new Client(nginx.port)];
+    const [one] = clients;
+    const becomes = (status) => until(`${status}`, async () =>
+        (await app(clients)).status === status, 30000);
+    const connect = async (url, body) => {
+        const answer = await one.request('POST', url, JSON_OF_ME, body);
+
+        assert.strictEqual(answer.status, 200, answer.text);
+
+        return nango.control('POST', 'connect',
+                             { token: answer.json.sessionToken });
+    };
+
+    t.after(() => clients.forEach((client) => client.close()));
+    assert.strictEqual((await app(clients)).status, 404);
+
+    const { sequence } = (await one.request('GET', '/connections', ME)).json;
+    const { connection_id: id } = await connect('/session',
+                                                '{"integration":"github"}');
+    const list = await change(poll(one, sequence));
+
+    assert.deepStrictEqual(list.connections.map((c) => c.connection_id), [id]);
+    assert.strictEqual((await app(clients)).text, `backend got ${id}`);
+
+    await nango.control('POST', 'refresh-fail', {
+        integration: 'github', connection_id: id, webhook: false });
+    await becomes(409);
+    await connect('/reconnect', '{"integration":"github"}');
+    await becomes(200);
+    await nango.control('POST', 'delete', {
+        integration: 'github', connection_id: id });
+    await becomes(404);
+
+    assert.deepStrictEqual((await nango.control('GET', 'webhooks')).webhooks,
+                           []);
+    assert.deepStrictEqual(nginx.lines('alert', 'crit', 'emerg'), []);
 });
