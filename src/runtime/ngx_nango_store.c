@@ -110,6 +110,8 @@ static void ngx_nango_committer_done(ngx_nango_committer_t *cm,
 static void ngx_nango_committer_error(ngx_nango_committer_t *cm,
     nango_error_t *err);
 static void ngx_nango_committer_well(ngx_nango_committer_t *cm);
+static nango_reader_t *ngx_nango_store_read(
+    nango_rc_e (*begin)(nango_reader_t *reader, nango_error_t *err));
 static void ngx_nango_store_done_handler(ngx_event_t *ev);
 static void ngx_nango_store_wait_handler(ngx_event_t *ev);
 static void ngx_nango_store_hold_handler(ngx_event_t *ev);
@@ -1059,6 +1061,21 @@ ngx_nango_store_hold_handler(ngx_event_t *ev)
 nango_reader_t *
 ngx_nango_store_snapshot(void)
 {
+    return ngx_nango_store_read(nango_reader_begin);
+}
+
+
+nango_reader_t *
+ngx_nango_store_glance(void)
+{
+    return ngx_nango_store_read(nango_reader_begin_state);
+}
+
+
+static nango_reader_t *
+ngx_nango_store_read(nango_rc_e (*begin)(nango_reader_t *reader,
+    nango_error_t *err))
+{
     nango_rc_e              rc;
     nango_error_t           err;
     ngx_nango_committer_t  *cm;
@@ -1069,7 +1086,7 @@ ngx_nango_store_snapshot(void)
         return NULL;
     }
 
-    rc = nango_reader_begin(cm->reader, &err);
+    rc = begin(cm->reader, &err);
 
     if (rc == NANGO_OK) {
         (void) ngx_nango_trouble_over(&cm->unreadable);

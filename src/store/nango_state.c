@@ -42,7 +42,12 @@ struct nango_owned_s {
     nango_str_t           environment;
     const nango_tag_t    *tags;
     size_t                ntags;
+    nango_str_t           only;         /* of this integration, or any */
+    uint32_t              mark;
+    size_t                left;         /* places to look at */
     uint64_t              place;        /* complement of a created sequence */
+    int                   other;        /* another integration's is there */
+    int                   begun;
     int                   end;
     MDB_cursor           *cursors[NANGO_TAGS_MAX];
     unsigned char         keys[NANGO_TAGS_MAX][NANGO_KEY_LEN];
@@ -62,6 +67,8 @@ typedef struct {
 } nango_visit_t;
 
 
+static nango_rc_e nango_reader_enter(nango_reader_t *reader, int alone,
+    nango_error_t *err);
 static nango_rc_e nango_reader_start(nango_reader_t *reader,
     nango_error_t *err);
 static int nango_reader_renew(MDB_env *env, MDB_txn **txn);
@@ -77,6 +84,9 @@ static int nango_owned_step(nango_owned_t *owned, nango_connection_t *c,
     nango_error_t *err);
 static int nango_owned_meet(nango_owned_t *owned,
     unsigned char key[NANGO_KEY_LEN]);
+static int nango_owned_place(nango_owned_t *owned, size_t i, MDB_val *k,
+    MDB_val *v);
+static int nango_owned_other(const nango_owned_t *owned, MDB_val v);
 static int nango_owned_matches(const nango_owned_t *owned,
     const nango_connection_t *c);
 static int nango_reader_all_from(MDB_cursor *cursor,
@@ -493,11 +503,26 @@ nango_reader_drop(nango_reader_t *reader)
 nango_rc_e
 nango_reader_begin(nango_reader_t *reader, nango_error_t *err)
 {
+    return nango_reader_enter(reader, 0, err);
+}
+
+
+nango_rc_e
+nango_reader_begin_state(nango_reader_t *reader, nango_error_t *err)
+{
+    return nango_reader_enter(reader, 1, err);
+}
+
+
+static nango_rc_e
+nango_reader_enter(nango_reader_t *reader, int alone, nango_error_t *err)
+{
     nango_rc_e      code;
     nango_guard_t   guard;
     nango_store_t  *store;
 
     store = reader->store;
+    reader->alone = alone;
 
     if (!nango_store_try_enter(store)) {
         return nango_error_set(err, NANGO_EBUSY,
@@ -539,6 +564,13 @@ nango_reader_start(nango_reader_t *reader, nango_error_t *err)
     nango_store_t  *store;
 
     store = reader->store;
+
+    if (reader->alone) {
+        rc = nango_reader_renew(store->state, &reader->state);
+
+        return nango_store_error(store, err, rc, "mdb_txn_renew()", "state");
+    }
+
     file = "log";
 
     rc = nango_reader_renew(store->log, &reader->log);
@@ -570,7 +602,7 @@ nango_reader_end(nango_reader_t *reader)
 
     if (sigsetjmp(guard.jump, 0) == 0) {
 
-        if (reader->log != NULL) {
+        if (reader->log != NULL && !reader->alone) {
             mdb_txn_reset(reader->log);
         }
 
@@ -883,6 +915,7 @@ nango_owned_open(nango_reader_t *reader, nango_str_t environment,
     owned->environment = environment;
     owned->tags = tags;
     owned->ntags = ntags;
+    owned->left = SIZE_MAX;
 
     if (before) {
         owned->place = ~(before - 1);
@@ -906,6 +939,15 @@ nango_owned_open(nango_reader_t *reader, nango_str_t environment,
     }
 
     return owned;
+}
+
+
+void
+nango_owned_only(nango_owned_t *owned, nango_str_t integration, size_t max)
+{
+    owned->only = integration;
+    owned->mark = nango_integration_mark(integration);
+    owned->left = max;
 }
 
 
@@ -998,6 +1040,11 @@ nango_owned_step(nango_owned_t *owned, nango_connection_t *c,
 
     while (!owned->end) {
 
+        if (owned->left-- == 0) {
+            owned->end = 1;
+            break;
+        }
+
         rc = nango_owned_meet(owned, key);
 
         if (rc == MDB_NOTFOUND) {
@@ -1007,7 +1054,7 @@ nango_owned_step(nango_owned_t *owned, nango_connection_t *c,
 
         decoded = -1;
 
-        if (rc == 0) {
+        if (rc == 0 && !owned->other) {
             rc = nango_reader_get(owned->reader, key, c, &decoded);
         }
 
@@ -1039,32 +1086,29 @@ nango_owned_step(nango_owned_t *owned, nango_connection_t *c,
 static int
 nango_owned_meet(nango_owned_t *owned, unsigned char key[NANGO_KEY_LEN])
 {
-    int            rc;
-    size_t         i, met;
-    MDB_val        k, v;
-    uint64_t       place;
-    unsigned char  buf[NANGO_OWNERS_KEY_LEN];
+    int       rc;
+    size_t    i, met;
+    MDB_val   k, v;
+    uint64_t  place;
 
     i = 0;
     met = 0;
 
     while (met < owned->ntags) {
 
-        memcpy(buf, owned->keys[i], NANGO_KEY_LEN);
-        nango_put_be64(buf + NANGO_KEY_LEN, owned->place);
-
-        k = nango_val(buf, NANGO_OWNERS_KEY_LEN);
-
-        rc = mdb_cursor_get(owned->cursors[i], &k, &v, MDB_SET_RANGE);
+        rc = nango_owned_place(owned, i, &k, &v);
         if (rc != 0) {
             return rc;
         }
 
-        if (k.mv_size != NANGO_OWNERS_KEY_LEN || v.mv_size != NANGO_KEY_LEN) {
+        if (k.mv_size != NANGO_OWNERS_KEY_LEN
+            || (v.mv_size != NANGO_OWNERS_VALUE_LEN
+                && v.mv_size != NANGO_KEY_LEN))
+        {
             return MDB_CORRUPTED;
         }
 
-        if (memcmp(k.mv_data, buf, NANGO_KEY_LEN) != 0) {
+        if (memcmp(k.mv_data, owned->keys[i], NANGO_KEY_LEN) != 0) {
             return MDB_NOTFOUND;
         }
 
@@ -1073,12 +1117,48 @@ nango_owned_meet(nango_owned_t *owned, unsigned char key[NANGO_KEY_LEN])
         met = (place == owned->place) ? met + 1 : 1;
 
         owned->place = place;
+        owned->other = nango_owned_other(owned, v);
         memcpy(key, v.mv_data, NANGO_KEY_LEN);
 
         i = (i + 1) % owned->ntags;
     }
 
+    owned->begun = 1;
+
     return 0;
+}
+
+
+/* A walk over one tag alone goes on where its cursor is. */
+
+static int
+nango_owned_place(nango_owned_t *owned, size_t i, MDB_val *k, MDB_val *v)
+{
+    unsigned char  buf[NANGO_OWNERS_KEY_LEN];
+
+    if (owned->begun && owned->ntags == 1) {
+        return mdb_cursor_get(owned->cursors[0], k, v, MDB_NEXT);
+    }
+
+    memcpy(buf, owned->keys[i], NANGO_KEY_LEN);
+    nango_put_be64(buf + NANGO_KEY_LEN, owned->place);
+
+    *k = nango_val(buf, NANGO_OWNERS_KEY_LEN);
+
+    return mdb_cursor_get(owned->cursors[i], k, v, MDB_SET_RANGE);
+}
+
+
+/* Whether an entry says that it is not of the integration that is wanted. */
+
+static int
+nango_owned_other(const nango_owned_t *owned, MDB_val v)
+{
+    const unsigned char  *p = v.mv_data;
+
+    return owned->only.data != NULL
+           && v.mv_size == NANGO_OWNERS_VALUE_LEN
+           && nango_get_le(p + NANGO_KEY_LEN, 4) != owned->mark;
 }
 
 
@@ -1090,7 +1170,9 @@ nango_owned_matches(const nango_owned_t *owned, const nango_connection_t *c)
 
     if (!nango_connection_indexed(c)
         || c->created_sequence != ~owned->place
-        || !nango_str_eq(c->environment, owned->environment))
+        || !nango_str_eq(c->environment, owned->environment)
+        || (owned->only.data != NULL
+            && !nango_str_eq(c->integration, owned->only)))
     {
         return 0;
     }
