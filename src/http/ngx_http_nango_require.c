@@ -406,6 +406,7 @@ ngx_http_nango_require_begin(ngx_http_request_t *r,
     rd->look.then = ngx_http_nango_require_then;
     rd->look.data = rd;
     rd->look.now = 1;
+    rd->look.glance = 1;
     rd->look.busy = 1;
 
     rc = ngx_http_nango_look(r, &rd->look);
