@@ -341,7 +341,12 @@ ngx_nango_deliver_begin(ngx_nango_deliver_t *dl, ngx_nango_message_t *m)
     nango_queue_reset(dl->queue, m->position);
     nango_queue_park(dl->queue, dl->parked);
 
-    ngx_nango_delivery_in_flight(dl->subscriber->key, dl->nflight);
+    dl->down_since = 0;
+
+    if (dl->active) {
+        ngx_nango_delivery_in_flight(dl->subscriber->key, dl->nflight);
+        ngx_nango_delivery_down(dl->subscriber->key, 0);
+    }
 
     if (dl->timer.timer_set) {
         ngx_del_timer(&dl->timer);

@@ -237,6 +237,10 @@ nango_queue_reset(nango_queue_t *q, uint64_t cursor)
     nango_queue_clear(q);
 
     q->cursor = cursor;
+    q->paused = 0;
+    q->probe = 0;
+    q->down_since = 0;
+    q->failures = 0;
     q->park = 0;
     q->failed = 0;
 }
