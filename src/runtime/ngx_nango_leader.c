@@ -59,6 +59,9 @@
 #define NGX_NANGO_PRUNE_IDLE    (1000 * 1000)
 #define NGX_NANGO_PRUNE_OWED    (60 * 1000 * 1000)
 
+/* Looks sooner when such a part of the log's size has come. */
+#define NGX_NANGO_PRUNE_PART    64
+
 /* us: so long others may lead instead. */
 #define NGX_NANGO_YIELD         (1000 * 1000)
 
@@ -87,6 +90,7 @@ typedef struct {
     uint64_t              prune;        /* not before */
     uint64_t              prune_from;
     uint64_t              pruned;       /* in this pass */
+    uint64_t              gained;       /* bytes since the last look */
     ngx_uint_t            prune_calls;
     ngx_uint_t            early;
     ngx_uint_t            left;
@@ -605,6 +609,8 @@ ngx_nango_leader_fold(ngx_nango_leader_t *l, nango_folded_t *folded)
                       folded->not_understood, folded->applied);
     }
 
+    l->gained += folded->bytes;
+
     ngx_nango_set_applied_hint(folded->applied);
 
     ngx_nango_courier_committed(l->store, folded->events, folded->applied);
@@ -654,7 +660,10 @@ ngx_nango_leader_prune(ngx_nango_leader_t *l, int *ms)
 
     now = ngx_nango_ticks();
 
-    if (now >= l->prune) {
+    if (now >= l->prune
+        || l->gained > nango_store_size(l->store) / NGX_NANGO_PRUNE_PART)
+    {
+        l->gained = 0;
 
         options.now_ms = ngx_nango_now();
         options.retain_ms = (uint64_t) l->retain * 1000;

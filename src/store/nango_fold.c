@@ -340,6 +340,7 @@ nango_fold_log(nango_fold_t *f, const nango_fold_options_t *options,
         folded->events++;
         folded->applied = sequence;
         bytes += val.mv_size;
+        folded->bytes = bytes;
 
         rc = mdb_cursor_get(cursor, &key, &val, MDB_NEXT);
     }

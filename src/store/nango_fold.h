@@ -42,6 +42,7 @@ typedef struct {
     uint64_t              from;         /* first sequence of the batch */
     uint64_t              applied;      /* the state's last, after it */
     uint64_t              events;       /* in this batch */
+    uint64_t              bytes;        /* of their records */
     uint64_t              not_understood;
     uint64_t              gap;          /* sequences missing, holes too */
     int                   more;         /* the log holds more */
