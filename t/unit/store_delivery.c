@@ -1453,6 +1453,39 @@ each_environment_counts_its_own(void **state)
 
 
 static void
+the_oldest_has_a_row_or_is_beyond_the_cursor(void **state)
+{
+    event_t             e;
+    owing_t             o = { 0 };
+    nango_store_t      *store;
+    nango_subscriber_t  s;
+
+    store = store_open();
+    s = subscriber("prod", "app");
+    subscribe(store, &s);
+
+    e = event("one");
+    e.at = HOUR;
+    append(store, &e);
+    e.at = 7;
+    append(store, &e);
+    fold(store);
+
+    read_more(store, &s, &o, 1);
+    settle(&o, NANGO_SETTLED_WAITING, 0);
+    fold_settled(store, &s, 0, &o, 0);
+    assert_sequence(ledger(store, &s).oldest_at, T0 + 7);
+
+    read_more(store, &s, &o, 1);
+    fold_settled(store, &s, 1, &o, 0);
+    assert_sequence(ledger(store, &s).oldest_at, T0 + HOUR);
+
+    owing_free(&o);
+    nango_store_close(store);
+}
+
+
+static void
 the_oldest_is_looked_for_so_far(void **state)
 {
     int                 i;
@@ -1532,6 +1565,7 @@ main(void)
         store_unit(history_goes_with_the_events_before_it),
         store_unit(a_state_that_is_full_applies_nothing),
         store_unit(each_environment_counts_its_own),
+        store_unit(the_oldest_has_a_row_or_is_beyond_the_cursor),
         store_unit(the_oldest_is_looked_for_so_far)
     };
 
