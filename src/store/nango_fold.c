@@ -57,6 +57,7 @@ typedef struct {
     nango_names_t         names;
     nango_fold_stored_t   stored[NANGO_FOLD_STORED];
     size_t                nstored;
+    int                   recounted;
 
     uint64_t              counts[NANGO_COUNT_N];
     size_t                writes;
@@ -84,6 +85,8 @@ static nango_rc_e nango_fold_log(nango_fold_t *f,
 static int nango_fold_settle(nango_fold_t *f,
     const nango_fold_options_t *options, uint64_t applied, int *settled);
 static int nango_fold_first(nango_fold_t *f, MDB_cursor *cursor);
+static int nango_fold_recount(nango_fold_t *f, MDB_cursor *cursor,
+    uint64_t applied);
 static int nango_fold_stored(nango_fold_t *f, nango_str_t environment);
 static int nango_fold_stored_end(nango_fold_t *f);
 static int nango_fold_event(nango_fold_t *f, uint64_t sequence,
@@ -139,6 +142,7 @@ nango_fold(nango_store_t *store, const nango_fold_options_t *options,
     f->history = NULL;
     f->subscribed = NULL;
     f->nstored = 0;
+    f->recounted = 0;
 
     memset(&f->names, 0, sizeof(nango_names_t));
 
@@ -207,6 +211,7 @@ nango_fold_batch(nango_fold_t *f, const nango_fold_options_t *options,
 
     if (code == NANGO_OK) {
         code = nango_fold_log(f, options, folded, err);
+        settled |= f->recounted;
     }
 
     if (code == NANGO_OK) {
@@ -302,6 +307,10 @@ nango_fold_log(nango_fold_t *f, const nango_fold_options_t *options,
 
     rc = nango_fold_first(f, cursor);
 
+    if (rc == 0 && f->first != 0 && f->first <= folded->applied) {
+        rc = nango_fold_recount(f, cursor, folded->applied);
+    }
+
     if (rc == 0) {
         rc = mdb_cursor_get(cursor, &key, &val, MDB_SET_RANGE);
     }
@@ -379,6 +388,47 @@ nango_fold_first(nango_fold_t *f, MDB_cursor *cursor)
 
     if (rc == 0 && key.mv_size == NANGO_SEQUENCE_LEN) {
         f->first = nango_get_be64(key.mv_data);
+    }
+
+    return (rc == MDB_NOTFOUND) ? 0 : rc;
+}
+
+
+/*
+ * A state from before environments were counted: what of it the log still has.
+ */
+
+static int
+nango_fold_recount(nango_fold_t *f, MDB_cursor *cursor, uint64_t applied)
+{
+    int              rc;
+    MDB_val          key, val;
+    MDB_stat         stat;
+    nango_record_t   rec;
+
+    rc = mdb_stat(f->txn, f->store->environments, &stat);
+
+    if (rc != 0 || stat.ms_entries != 0) {
+        return rc;
+    }
+
+    rc = mdb_cursor_get(cursor, &key, &val, MDB_FIRST);
+
+    while (rc == 0 && key.mv_size == NANGO_SEQUENCE_LEN
+           && nango_get_be64(key.mv_data) <= applied)
+    {
+        if (nango_record_decode(&rec, nango_str(val.mv_data, val.mv_size))
+            == 0)
+        {
+            f->recounted = 1;
+
+            rc = nango_fold_stored(f, rec.environment);
+            if (rc != 0) {
+                return rc;
+            }
+        }
+
+        rc = mdb_cursor_get(cursor, &key, &val, MDB_NEXT);
     }
 
     return (rc == MDB_NOTFOUND) ? 0 : rc;

@@ -1453,6 +1453,35 @@ each_environment_counts_its_own(void **state)
 
 
 static void
+a_state_that_did_not_count_is_counted_once(void **state)
+{
+    MDB_txn             *txn;
+    nango_store_t       *store;
+    nango_subscriber_t   s;
+
+    store = store_open();
+    put(store, "one", 5);
+    fold(store);
+
+    assert_int_equal(mdb_txn_begin(store->state, NULL, 0, &txn), 0);
+    assert_int_equal(mdb_drop(txn, store->environments, 0), 0);
+    assert_int_equal(mdb_txn_commit(txn), 0);
+
+    fold(store);
+    put(store, "one", 1);
+    fold(store);
+    fold(store);
+
+    s = subscriber("prod", "app");
+    s.from_start = 1;
+    subscribe(store, &s);
+    assert_ledger(ledger(store, &s), 6, 0, 0, 0, 6, 0);
+
+    nango_store_close(store);
+}
+
+
+static void
 the_oldest_has_a_row_or_is_beyond_the_cursor(void **state)
 {
     event_t             e;
@@ -1565,6 +1594,7 @@ main(void)
         store_unit(history_goes_with_the_events_before_it),
         store_unit(a_state_that_is_full_applies_nothing),
         store_unit(each_environment_counts_its_own),
+        store_unit(a_state_that_did_not_count_is_counted_once),
         store_unit(the_oldest_has_a_row_or_is_beyond_the_cursor),
         store_unit(the_oldest_is_looked_for_so_far)
     };
