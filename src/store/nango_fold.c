@@ -53,6 +53,7 @@ typedef struct {
     MDB_txn              *txn;          /* the state's */
     MDB_txn              *log;
     uint64_t              first;        /* sequence in the log, 0: none */
+    uint64_t              applied;      /* with this batch */
 
     nango_names_t         names;
     nango_fold_stored_t   stored[NANGO_FOLD_STORED];
@@ -105,6 +106,7 @@ static int nango_fold_owner(nango_fold_t *f,
 static int nango_fold_has(unsigned char keys[][NANGO_KEY_LEN], size_t n,
     const unsigned char key[NANGO_KEY_LEN]);
 static int nango_fold_history(nango_fold_t *f, uint64_t sequence);
+static int nango_fold_remember(nango_fold_t *f, uint64_t sequence);
 static int nango_fold_retagged(const nango_fold_t *f);
 static int nango_fold_change(nango_fold_t *f, uint64_t sequence);
 static int nango_fold_status(nango_fold_t *f, uint64_t sequence,
@@ -215,6 +217,8 @@ nango_fold_batch(nango_fold_t *f, const nango_fold_options_t *options,
     }
 
     if (code == NANGO_OK) {
+        f->applied = folded->applied;
+
         rc = nango_fold_drop_changes(f, &dropped);
 
         if (rc == 0) {
@@ -941,13 +945,20 @@ nango_fold_has(unsigned char keys[][NANGO_KEY_LEN], size_t n,
 static int
 nango_fold_history(nango_fold_t *f, uint64_t sequence)
 {
-    size_t         len;
-    MDB_val        key, val;
-    unsigned char  buf[NANGO_HISTORY_KEY_LEN];
-
     if (f->before.status == NANGO_STATUS_NONE || !nango_fold_retagged(f)) {
         return 0;
     }
+
+    return nango_fold_remember(f, sequence);
+}
+
+
+static int
+nango_fold_remember(nango_fold_t *f, uint64_t sequence)
+{
+    size_t         len;
+    MDB_val        key, val;
+    unsigned char  buf[NANGO_HISTORY_KEY_LEN];
 
     f->writes++;
 
@@ -1265,6 +1276,15 @@ nango_fold_drop_tombstone(nango_fold_t *f, uint64_t sequence,
     }
 
     f->counts[NANGO_COUNT_TOMBSTONES]--;
+
+    /* As if the next event changed it: for those that the log still has. */
+
+    if (f->first != 0 && f->first <= sequence) {
+        rc = nango_fold_remember(f, f->applied + 1);
+        if (rc != 0) {
+            return rc;
+        }
+    }
 
     return mdb_del(f->txn, f->store->connections, &key, NULL);
 }

@@ -1330,6 +1330,34 @@ history_goes_with_the_events_before_it(void **state)
 
 
 static void
+what_is_forgotten_of_a_connection_its_events_still_know(void **state)
+{
+    nango_store_t      *store;
+    nango_subscriber_t  s;
+
+    store = store_open();
+    s = subscriber("prod", "app");
+    subscribe(store, &s);
+
+    tagged(store, "one", NANGO_OP_CREATION, "{\"user\":\"a\"}");
+    tagged(store, "one", NANGO_OP_DELETION, NULL);
+    fold(store);
+    fold_at(store, 8 * 24 * HOUR, 7 * 24 * HOUR, 0);
+    assert_int_equal(entries(store, store->connections), 0);
+
+    assert_string_equal(owner(store, &s, 1), "user=a");
+    assert_string_equal(owner(store, &s, 2), "user=a");
+
+    tagged(store, "one", NANGO_OP_CREATION, "{\"user\":\"b\"}");
+    fold(store);
+    assert_string_equal(owner(store, &s, 2), "user=a");
+    assert_string_equal(owner(store, &s, 3), "user=b");
+
+    nango_store_close(store);
+}
+
+
+static void
 a_state_that_is_full_applies_nothing(void **state)
 {
     int                    i;
@@ -1592,6 +1620,7 @@ main(void)
         store_unit(counts_do_not_go_below_nothing),
         store_unit(whose_it_was_is_told_as_it_was_then),
         store_unit(history_goes_with_the_events_before_it),
+        store_unit(what_is_forgotten_of_a_connection_its_events_still_know),
         store_unit(a_state_that_is_full_applies_nothing),
         store_unit(each_environment_counts_its_own),
         store_unit(a_state_that_did_not_count_is_counted_once),
