@@ -550,7 +550,7 @@ ngx_http_nango_stream_ping(ngx_event_t *event)
 
     if (!event->timedout) {
 
-        /* The beginning, now that the request is held. */
+        /* The beginning, posted, now that the request is held. */
 
         r->write_event_handler = ngx_http_nango_stream_writer;
 
@@ -558,8 +558,6 @@ ngx_http_nango_stream_ping(ngx_event_t *event)
         ngx_http_nango_stream_go(ev);
         return;
     }
-
-    event->timedout = 0;
 
     if (ev->working || s->sending) {
         ngx_add_timer(event, NGX_HTTP_NANGO_STREAM_PING);
