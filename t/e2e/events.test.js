@@ -240,7 +240,7 @@ test('a stream has what comes after its beginning, whole and in order',
     const log = (await get(nginx, '/all')).json.log;
 
     assert.strictEqual(mine.id, `${log}:1`);
-    assert.strictEqual(mine.retry, 2000);
+    assert.ok(mine.retry >= 1000 && mine.retry < 3000);
     assert.strictEqual(mine.fields['content-type'],
                        'text/event-stream; charset=utf-8');
     assert.strictEqual(mine.fields['cache-control'], 'no-store');
@@ -408,7 +408,7 @@ test('each event once and in order, through cuts and reloads', async (t) => {
     });
     all.forEach((one) => {
         assert.deepStrictEqual(one.sequences(), every);
-        assert.ok(one.statuses.length > 4);
+        assert.ok(one.statuses.length > 2);
     });
 
     assert.deepStrictEqual(nginx.lines('alert', 'crit', 'emerg'), []);
