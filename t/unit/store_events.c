@@ -721,6 +721,32 @@ bodies_are_what_they_are(void **state)
 
 
 static void
+an_event_of_nothing(void **state)
+{
+    nango_text_t    t;
+    nango_record_t  rec;
+    nango_logged_t  event;
+
+    memset(&t, 0, sizeof(t));
+    memset(&rec, 0, sizeof(rec));
+    memset(&event, 0, sizeof(event));
+
+    event.sequence = 1;
+    event.record = &rec;
+    rec.source = 77;
+
+    nango_show_head(&t, &event, NANGO_SHOW_ID);
+    nango_show_owner(&t, NULL, 0);
+    nango_text_add(&t, nango_str("", 1));
+    assert_string_equal((char *) t.data,
+        "{\"sequence\":1,\"received_at\":null,\"source\":null,"
+        "\"type\":\"other\",\"operation\":null,\"integration\":null,"
+        "\"id\":null,\"connection_id\":null,\"owner\":{}");
+    nango_text_free(&t);
+}
+
+
+static void
 what_is_not_exposed_is_left_out(void **state)
 {
     nango_str_t  body = S("{\"connectionId\":\"c\",\"a\":{\"tags\":1},"
@@ -820,6 +846,7 @@ main(void)
         store_unit(a_key_that_is_no_sequence_is_an_error),
         store_unit(a_disk_that_cannot_read_is_an_error),
         cmocka_unit_test(bodies_are_what_they_are),
+        cmocka_unit_test(an_event_of_nothing),
         cmocka_unit_test(what_is_not_exposed_is_left_out),
         store_unit(an_event_is_one_object),
         cmocka_unit_test(the_lines_of_a_stream)
