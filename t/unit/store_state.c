@@ -835,6 +835,82 @@ too_many_readers_are_told_so(void **state)
 }
 
 
+/* What it says is full is full, and one event less is not. */
+
+static void
+how_much_there_is_is_what_fills_the_log(void **state)
+{
+    uint64_t          size;
+    nango_usage_t     empty, usage, full;
+    nango_write_t    *job;
+    nango_store_t    *store;
+    nango_reader_t   *reader;
+    nango_writer_t   *writer;
+
+    size = 1024 * 1024;
+
+    assert_ok(store_try(&store, size));
+
+    reader = nango_reader_create(store);
+    writer = nango_writer_create(store, REMEMBER);
+
+    assert_non_null(reader);
+    assert_non_null(writer);
+
+    assert_ok(nango_reader_begin(reader, &failure));
+    assert_ok(nango_reader_usage(reader, &empty, &failure));
+    nango_reader_end(reader);
+
+    assert_sequence(empty.first, 0);
+    assert_sequence(empty.events, 0);
+    assert_sequence(empty.log_bytes, 0);
+    assert_sequence(empty.log_size, size);
+    assert_true(empty.state_bytes > 0);
+
+    full = empty;
+
+    for ( ;; ) {
+        job = job_make(&(event_t) {
+            .id = "c", .op = NANGO_OP_CREATION, .pad = 50000,
+            .success = NANGO_SUCCESS_TRUE, .hmac = (unsigned) full.events + 1
+        });
+
+        if (nango_log_commit(writer, &job, 1, &failure) != NANGO_OK) {
+            break;
+        }
+
+        assert_ok(nango_reader_begin(reader, &failure));
+        assert_ok(nango_reader_usage(reader, &usage, &failure));
+        nango_reader_end(reader);
+
+        assert_true(full.log_bytes + job->len <= size);
+        assert_true(usage.log_bytes >= full.log_bytes + 50000);
+        assert_sequence(usage.first, 1);
+        assert_sequence(usage.events, full.events + 1);
+
+        full = usage;
+        job_free(job);
+    }
+
+    assert_int_equal(job->result, NANGO_WRITE_FULL);
+    assert_true(full.log_bytes + job->len > size);
+    assert_true(full.events > 10);
+
+    job_free(job);
+    fold_at(store, 0, HOUR, 0);
+
+    assert_ok(nango_reader_begin(reader, &failure));
+    assert_ok(nango_reader_usage(reader, &usage, &failure));
+    nango_reader_end(reader);
+
+    assert_true(usage.state_bytes >= empty.state_bytes);
+
+    nango_writer_free(writer);
+    nango_reader_free(reader);
+    nango_store_close(store);
+}
+
+
 int
 main(void)
 {
@@ -852,7 +928,8 @@ main(void)
         store_unit(the_floor_counts_as_last),
         store_unit(what_was_read_is_no_part_of_the_map),
         store_unit(a_reader_takes_one_place),
-        store_unit(too_many_readers_are_told_so)
+        store_unit(too_many_readers_are_told_so),
+        store_unit(how_much_there_is_is_what_fills_the_log)
     };
 
     return cmocka_run_group_tests_name("state", tests, NULL, NULL);
