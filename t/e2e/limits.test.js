@@ -109,8 +109,9 @@ test('a limit stops an account: all workers, environments, and the leader',
     nginx.kill(nginx.master, 'SIGHUP');
     await until('new workers', () => !old.some((pid) => nginx.alive(pid)),
                 20000);
-    assert.deepStrictEqual(await codes(await ofWorkers(t, nginx.port), 'a', 'b', 'c'),
-                           [429, 429, 200, 429, 429, 200]);
+    assert.deepStrictEqual(
+        await codes(await ofWorkers(t, nginx.port), 'a', 'b', 'c'),
+        [429, 429, 200, 429, 429, 200]);
 
     await until('more comparisons', async () =>
         await calls(nango, '/connections') >= compared + 3, 20000);
