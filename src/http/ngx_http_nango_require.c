@@ -495,7 +495,6 @@ ngx_http_nango_require_find(ngx_http_request_t *r, nango_reader_t *reader,
         }
 
         if (n && rq->refuse) {
-            rd->status = NANGO_STATUS_NONE;
             ok = NGX_ABORT;
             break;
         }

@@ -67,6 +67,7 @@ typedef struct {
     nango_connection_t    after;
     unsigned char         keys_before[NANGO_EVENT_TAGS_MAX][NANGO_KEY_LEN];
     unsigned char         keys_after[NANGO_EVENT_TAGS_MAX][NANGO_KEY_LEN];
+    uint32_t              mark;         /* of the integration */
 
     unsigned char        *buf;          /* the connection's record */
     size_t                len;
@@ -679,6 +680,10 @@ nango_fold_connection(nango_fold_t *f, uint64_t sequence,
 
     rc = nango_fold_encode(f);
 
+    /* The first write moves what the strings point to. */
+
+    f->mark = nango_integration_mark(f->after.integration);
+
     if (effect == NANGO_EFFECT_REPEAT) {
         return (rc == 0) ? nango_fold_put(f) : rc;
     }
@@ -915,8 +920,7 @@ nango_fold_owner(nango_fold_t *f, const unsigned char owner[NANGO_KEY_LEN],
     }
 
     memcpy(value, f->after.key, NANGO_KEY_LEN);
-    nango_put_le(value + NANGO_KEY_LEN,
-                 nango_integration_mark(f->after.integration), 4);
+    nango_put_le(value + NANGO_KEY_LEN, f->mark, 4);
 
     val = nango_val(value, NANGO_OWNERS_VALUE_LEN);
 

@@ -640,7 +640,8 @@ damaged_records_are_walked_past(void **state)
 /* How many of an integration's a walk gives that looks at max at most. */
 
 static int
-only(nango_store_t *store, const char *integration, size_t max)
+only_of(nango_store_t *store, const char *name, const char *integration,
+    size_t max)
 {
     int                  n;
     uint64_t             before;
@@ -649,7 +650,7 @@ only(nango_store_t *store, const char *integration, size_t max)
     nango_reader_t      *reader;
     nango_connection_t   c;
 
-    tag.name = S("a");
+    tag.name = Z(name);
     tag.value = S("0");
     before = UINT64_MAX;
 
@@ -669,6 +670,13 @@ only(nango_store_t *store, const char *integration, size_t max)
     snapshot_end(reader);
 
     return n;
+}
+
+
+static int
+only(nango_store_t *store, const char *integration, size_t max)
+{
+    return only_of(store, "a", integration, max);
 }
 
 
@@ -747,6 +755,40 @@ one_integration_is_told_from_the_others(void **state)
     mark_all(store, mark);
     assert_int_equal(only(store, "slack", 1000), 30);
     assert_int_equal(only(store, "github", 1000), 0);
+
+    nango_store_close(store);
+}
+
+
+/* In one batch, whose writes move what it has read. */
+
+static void
+tags_that_come_later_are_marked_as_well(void **state)
+{
+    int             i, j;
+    char            id[16];
+    event_t         e;
+    nango_store_t  *store;
+
+    store = store_open();
+
+    for (j = 0; j < 2; j++) {
+        for (i = 0; i < 200; i++) {
+            snprintf(id, sizeof(id), "c%d", i);
+            memset(&e, 0, sizeof(e));
+            e.op = j ? NANGO_OP_REFRESH : NANGO_OP_CREATION;
+            e.success = j ? NANGO_SUCCESS_FALSE : NANGO_SUCCESS_TRUE;
+            e.id = id;
+            e.integration = (i % 4) ? "slack" : "github";
+            e.tags = j ? "{\"a\":\"0\",\"b\":\"0\"}" : "{\"a\":\"0\"}";
+            append(store, &e);
+        }
+    }
+
+    fold(store);
+
+    assert_int_equal(only_of(store, "b", "github", 1000), 50);
+    assert_int_equal(only_of(store, "b", "slack", 1000), 150);
 
     nango_store_close(store);
 }
@@ -919,6 +961,7 @@ main(void)
         store_unit(all_connections_are_walked_over_once),
         store_unit(damaged_records_are_walked_past),
         store_unit(one_integration_is_told_from_the_others),
+        store_unit(tags_that_come_later_are_marked_as_well),
         store_unit(the_state_alone_is_read),
         store_unit(pages_follow_one_another),
         store_unit(an_owner_has_tags),
