@@ -108,6 +108,9 @@ static void nango_queue_drop(nango_queue_t *q, nango_queued_t *e);
 static void nango_queue_clear(nango_queue_t *q);
 static void nango_queue_failed(nango_queue_t *q, nango_queued_t *e,
     unsigned status, uint64_t retry_after, uint64_t now, uint64_t chance);
+static void nango_queue_later(nango_queue_t *q, nango_queued_t *e,
+    unsigned status, uint64_t delay, uint64_t now);
+static void nango_queue_pause(nango_queue_t *q, uint64_t until);
 static void nango_queue_again(nango_queue_t *q, nango_queued_t *e);
 static void nango_queue_down(nango_queue_t *q, uint64_t now, uint64_t chance);
 static int nango_queue_slow(nango_queue_t *q, nango_queued_t *e, uint64_t now,
@@ -525,8 +528,11 @@ nango_queue_done(nango_queue_t *q, nango_queued_t *e, nango_sent_e sent,
         break;
 
     default: /* NANGO_SENT_NOT */
-        nango_queue_again(q, e);
-        q->paused = now + NANGO_QUEUE_RETRY_MIN;
+
+        /* A row: it may be for ever, and the event's own. */
+
+        nango_queue_pause(q, now + NANGO_QUEUE_RETRY_MIN);
+        nango_queue_later(q, e, status, NANGO_QUEUE_RETRY_MIN, now);
         break;
     }
 }
@@ -558,12 +564,10 @@ static void
 nango_queue_failed(nango_queue_t *q, nango_queued_t *e, unsigned status,
     uint64_t retry_after, uint64_t now, uint64_t chance)
 {
-    uint32_t      attempts;
-    uint64_t      delay, end;
-    nango_lane_t  *lane;
+    uint32_t  attempts;
+    uint64_t  delay;
 
     attempts = ++e->delivery->attempts;
-    end = e->delivery->record.received_at + q->max_age;
 
     if (attempts == 1 && ++q->failures >= NANGO_QUEUE_DOWN) {
         nango_queue_down(q, now, chance);
@@ -576,15 +580,8 @@ nango_queue_failed(nango_queue_t *q, nango_queued_t *e, unsigned status,
         retry_after = NANGO_QUEUE_RETRY_MAX;
     }
 
-    if (retry_after && (status == 429 || status == 503)
-        && q->paused < now + retry_after)
-    {
-        q->paused = now + retry_after;
-    }
-
-    if (now >= end) {
-        nango_queue_settle(q, e, NANGO_SETTLED_DEAD, attempts, status, 0);
-        return;
+    if (retry_after && (status == 429 || status == 503)) {
+        nango_queue_pause(q, now + retry_after);
     }
 
     /* Exponential, with full jitter. */
@@ -605,15 +602,45 @@ nango_queue_failed(nango_queue_t *q, nango_queued_t *e, unsigned status,
         delay = retry_after;
     }
 
+    nango_queue_later(q, e, status, delay, now);
+}
+
+
+/* As a row, or it is dead. */
+
+static void
+nango_queue_later(nango_queue_t *q, nango_queued_t *e, unsigned status,
+    uint64_t delay, uint64_t now)
+{
+    uint32_t  attempts;
+    uint64_t  end;
+
+    attempts = e->delivery->attempts;
+    end = e->delivery->record.received_at + q->max_age;
+
+    if (now >= end) {
+        nango_queue_settle(q, e, NANGO_SETTLED_DEAD, attempts, status, 0);
+        return;
+    }
+
     if (delay > end - now) {
         delay = end - now;
     }
 
-    lane = e->lane;
-
-    nango_lane_close(q, lane);
+    nango_lane_close(q, e->lane);
     nango_queue_settle(q, e, NANGO_SETTLED_WAITING, attempts, status,
                        now + delay);
+}
+
+
+/* The longest pause that somebody asked for. */
+
+static void
+nango_queue_pause(nango_queue_t *q, uint64_t until)
+{
+    if (q->paused < until) {
+        q->paused = until;
+    }
 }
 
 
@@ -647,7 +674,7 @@ nango_queue_down(nango_queue_t *q, uint64_t now, uint64_t chance)
         }
     }
 
-    q->paused = now + q->probe / 2 + chance % (q->probe / 2);
+    nango_queue_pause(q, now + q->probe / 2 + chance % (q->probe / 2));
 }
 
 

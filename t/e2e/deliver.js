@@ -8,7 +8,7 @@
 const assert = require('node:assert');
 
 const { hmac, once } = require('./client');
-const { until } = require('./nginx');
+const { sleep, until } = require('./nginx');
 
 const KEY = 'signing-key-of-prod';
 
@@ -132,10 +132,16 @@ function ledgers(read, nginx) {
 
 /* Until nothing waits for anybody; the ledgers as they are then. */
 function settled(read, nginx, ms) {
-    return until('everything to be settled', () => {
+    return until('everything to be settled', async () => {
         const all = ledgers(read, nginx);
 
-        return Object.values(all).every((one) => one.waiting === 0) && all;
+        if (Object.values(all).every((one) => one.waiting === 0)) {
+            return all;
+        }
+
+        await sleep(100);
+
+        return false;
     }, ms);
 }
 
