@@ -87,7 +87,10 @@ struct nango_queue_s {
     uint64_t               paused;      /* until */
     uint64_t               probe;       /* ms of the last pause; 0: is up */
     uint64_t               down_since;
-    unsigned               failures;    /* first attempts in a row */
+
+    /* Lanes whose first attempts have failed since the last that did not. */
+    unsigned char          failed_lanes[NANGO_QUEUE_DOWN][NANGO_KEY_LEN];
+    unsigned               failures;
 
     unsigned               parked:1;
     unsigned               park:1;      /* to be reported */
@@ -108,6 +111,7 @@ static void nango_queue_drop(nango_queue_t *q, nango_queued_t *e);
 static void nango_queue_clear(nango_queue_t *q);
 static void nango_queue_failed(nango_queue_t *q, nango_queued_t *e,
     unsigned status, uint64_t retry_after, uint64_t now, uint64_t chance);
+static void nango_queue_failure(nango_queue_t *q, const nango_lane_t *lane);
 static void nango_queue_later(nango_queue_t *q, nango_queued_t *e,
     unsigned status, uint64_t delay, uint64_t now);
 static void nango_queue_pause(nango_queue_t *q, uint64_t until);
@@ -569,10 +573,11 @@ nango_queue_failed(nango_queue_t *q, nango_queued_t *e, unsigned status,
 
     attempts = ++e->delivery->attempts;
 
-    if (attempts == 1 && ++q->failures >= NANGO_QUEUE_DOWN) {
-        nango_queue_down(q, now, chance);
+    if (attempts == 1) {
+        nango_queue_failure(q, e->lane);
+    }
 
-    } else if (q->probe) {
+    if (q->probe || q->failures == NANGO_QUEUE_DOWN) {
         nango_queue_down(q, now, chance);
     }
 
@@ -603,6 +608,26 @@ nango_queue_failed(nango_queue_t *q, nango_queued_t *e, unsigned status,
     }
 
     nango_queue_later(q, e, status, delay, now);
+}
+
+
+/* One broken connection, however many its events, says nothing of others. */
+
+static void
+nango_queue_failure(nango_queue_t *q, const nango_lane_t *lane)
+{
+    unsigned  i;
+
+    for (i = 0; i < q->failures; i++) {
+
+        if (memcmp(q->failed_lanes[i], lane->key, NANGO_KEY_LEN) == 0) {
+            return;
+        }
+    }
+
+    if (q->failures < NANGO_QUEUE_DOWN) {
+        memcpy(q->failed_lanes[q->failures++], lane->key, NANGO_KEY_LEN);
+    }
 }
 
 

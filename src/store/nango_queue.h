@@ -21,8 +21,9 @@
  * from the log gets rows too, until the report that says so is committed and
  * the log's reader finds them itself.
  *
- * Who fails ten events at their first attempt in a row, or cannot be reached,
- * is down: one event at a time is sent, after a pause that doubles.
+ * Who fails events of ten lanes at their first attempt with none delivered in
+ * between, or cannot be reached, is down: one event at a time is sent, after a
+ * pause that doubles.
  */
 
 #ifndef _NANGO_QUEUE_H_INCLUDED_
@@ -39,7 +40,7 @@
 /* ms: the cursor waits for an event, at most. */
 #define NANGO_QUEUE_SLOW       250
 
-/* First attempts in a row that failed. */
+/* Lanes in a row whose first attempts failed. */
 #define NANGO_QUEUE_DOWN       10
 
 /* ms between attempts at an event, and at a subscriber that is down. */
