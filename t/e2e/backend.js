@@ -147,6 +147,7 @@ class Backend {
         }
 
         one.status = answer.status;
+        one.answered = Date.now();
 
         if (answer.status >= 200 && answer.status < 300) {
             this.accepted.push(one.sequence);
