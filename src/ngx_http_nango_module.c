@@ -11,6 +11,7 @@
 #include "ngx_nango_curl.h"
 #include "ngx_nango_deliver.h"
 #include "ngx_nango_reconcile.h"
+#include "ngx_nango_removed.h"
 #include "ngx_nango_shared.h"
 #include "ngx_nango_store.h"
 
@@ -167,6 +168,13 @@ static ngx_command_t  ngx_http_nango_commands[] = {
       0,
       NULL },
 
+    { ngx_string("nango_events"),
+      NGX_HTTP_NANGO_CONTENT_CONF|NGX_CONF_NOARGS|NGX_CONF_TAKE12,
+      ngx_http_nango_events,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
     { ngx_string("nango_webhook"),
       NGX_HTTP_NANGO_CONTENT_CONF|NGX_CONF_NOARGS|NGX_CONF_TAKE12,
       ngx_http_nango_webhook,
@@ -177,6 +185,13 @@ static ngx_command_t  ngx_http_nango_commands[] = {
     { ngx_string("nango_oauth_callback"),
       NGX_HTTP_NANGO_CONTENT_CONF|NGX_CONF_NOARGS|NGX_CONF_TAKE1,
       ngx_http_nango_oauth_callback,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("nango_status"),
+      NGX_HTTP_NANGO_CONTENT_CONF|NGX_CONF_NOARGS|NGX_CONF_TAKE1,
+      ngx_http_nango_status,
       NGX_HTTP_LOC_CONF_OFFSET,
       0,
       NULL },
@@ -311,6 +326,10 @@ ngx_http_nango_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     }
 
     if (rv == NGX_CONF_OK) {
+        rv = ngx_http_nango_events_merge(cf, prev, conf);
+    }
+
+    if (rv == NGX_CONF_OK) {
         rv = ngx_http_nango_webhook_merge(cf, conf);
     }
 
@@ -329,7 +348,9 @@ ngx_http_nango_init(ngx_conf_t *cf)
 
     nmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_nango_module);
 
-    if (nmcf->environments.nelts == 0 && nmcf->store.path.len == 0) {
+    if (nmcf->environments.nelts == 0 && nmcf->store.path.len == 0
+        && nmcf->statuses == 0)
+    {
         return NGX_OK;
     }
 
@@ -400,7 +421,13 @@ ngx_http_nango_init_module(ngx_cycle_t *cycle)
 
     nmcf = ngx_http_nango_cycle_conf(cycle);
 
-    if (ngx_test_config || nmcf == NULL || nmcf->store.path.len == 0) {
+    if (ngx_test_config || nmcf == NULL) {
+        return NGX_OK;
+    }
+
+    ngx_nango_generation_begin();
+
+    if (nmcf->store.path.len == 0) {
         return NGX_OK;
     }
 
@@ -470,6 +497,8 @@ ngx_http_nango_init_process(ngx_cycle_t *cycle)
     }
 
     ngx_nango_reconcile_init(cycle, env, n);
+    ngx_nango_removed_init(cycle, nmcf->subscribers.elts,
+                           nmcf->subscribers.nelts);
 
     return NGX_OK;
 }
@@ -478,6 +507,7 @@ ngx_http_nango_init_process(ngx_cycle_t *cycle)
 static void
 ngx_http_nango_exit_process(ngx_cycle_t *cycle)
 {
+    ngx_nango_removed_exit();
     ngx_nango_reconcile_exit();
     ngx_nango_deliver_stop();
     ngx_nango_store_exit(cycle);

@@ -224,3 +224,54 @@ EOF
 --- more_headers eval: ::headers(42, 42)
 --- error_code eval: ::codes(503, 503)
 --- response_body_like eval: ::bodies(('nango_unavailable') x 2)
+
+
+
+=== TEST 11: after a failure Nango is left alone for a moment
+--- init
+::answers('"status":500')
+--- config eval: $::Config
+--- request eval
+::steps([], 'GET /catalog', 'GET /catalog', 'GET /catalog', $::Seen)
+--- more_headers eval: ::headers((42) x 4)
+--- error_code eval: ::codes(502, 503, 503, 200)
+--- response_body_like eval
+::bodies('nango_error', ('nango_unavailable') x 2, '^\{"count":1,')
+
+
+
+=== TEST 12: a page of another origin
+--- config eval: $::Config
+--- request eval: ::steps([], 'GET /catalog', 'GET /catalog', $::Seen)
+--- more_headers eval
+::headers("42\nOrigin: https://evil.example",
+          "42\nSec-Fetch-Site: cross-site", 42)
+--- error_code eval: ::codes(403, 403, 200)
+--- response_body_like eval
+::bodies(('origin_not_allowed') x 2, '^\{"count":0,')
+
+
+
+=== TEST 13: silence
+--- init
+::answers('"hang":true')
+--- http_config eval
+<<"EOF";
+    nango_store nango_cache;
+
+    nango_environment prod {
+        api                 \$TEST_NGINX_NANGO_API;
+        api_public          https://nango.example.com;
+        connect_ui          https://connect.nango.dev;
+        api_key             data:$NangoTest::API_KEY;
+        api_timeout         300ms;
+        webhook_signing_key data:$NangoTest::KEY;
+        reconcile           off;
+    }
+EOF
+--- config eval: $::Config
+--- request eval: ::steps([], 'GET /catalog')
+--- more_headers eval: ::headers(42)
+--- timeout: 20
+--- error_code eval: ::codes(504)
+--- response_body_like eval: ::bodies('nango_timeout')

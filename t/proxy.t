@@ -288,3 +288,36 @@ EOF
 --- more_headers eval: ::headers("42\nX-First: 1\nCookie: evil")
 --- response_body_like eval
 ::bodies('"x-has":"OAUTH2".*"connection-id":"c-1"')
+
+
+
+=== TEST 9: a client's cookies are in no variable, and afterwards they are
+--- init
+NangoTest::sim('reset');
+NangoTest::sim('state', '{"connections":[{"integration":"github",'
+    . '"connection_id":"c-1","tags":{"end_user_id":"42"}}]}');
+NangoTest::sim('faults', '{"faults":[{"path":"/proxy/broken","status":500}]}')
+--- config eval
+$::Config . <<'EOF';
+    location /seen/ {
+        nango_require github proxy;
+        proxy_set_header X-Seen "<$http_cookie$cookie_a>";
+        proxy_pass $TEST_NGINX_NANGO_API/proxy/;
+    }
+    location /late/ {
+        nango_require github proxy;
+        proxy_intercept_errors on;
+        error_page 500 =200 /was;
+        proxy_pass $TEST_NGINX_NANGO_API/proxy/;
+    }
+    location = /was {
+        add_header X-Was "<$remote_user> <$cookie_a>";
+        empty_gif;
+    }
+EOF
+--- request eval: ::steps('GET /seen/x', 'GET /late/broken')
+--- more_headers eval
+::headers("42\nCookie: a=b",
+          "42\nCookie: a=b\nAuthorization: Basic bWU6cHc=")
+--- response_body_like eval: ::bodies('"x-seen":"<>"', 'GIF')
+--- raw_response_headers_like eval: ['', '', '', '', 'X-Was: <me> <b>\r']

@@ -434,3 +434,64 @@ EOF
 [('') x @::Events, '', 'X-All: <>\r', 'X-All: <>c-1\r', '']
 --- response_body_like eval
 ::bodies('GIF', 'GIF', '^<>$')
+
+
+
+=== TEST 16: the same owner's of another environment
+--- http_config eval
+CORE::join "\n", 'nango_store nango_cache;', map { <<"EOF" } 'prod', 'twin';
+    nango_environment $_ {
+        api                 http://127.0.0.1:1;
+        api_public          https://nango.example.com;
+        connect_ui          https://connect.nango.dev;
+        api_key             data:$NangoTest::API_KEY;
+        webhook_signing_key data:$NangoTest::KEY;
+        reconcile           off;
+    }
+EOF
+--- config eval
+<<"EOF";
+    nango_owner end_user_id \$http_x_user;
+    $::Show
+    location = /webhook { nango_webhook twin; }
+    location = /connections { nango_connections prod; }
+    location = /prod { nango_require prod github id=\$arg_id; empty_gif; }
+    location = /twin { nango_require twin github id=\$arg_id; empty_gif; }
+EOF
+--- request eval
+::steps(\@::One, 'GET /prod', 'GET /twin',
+      map { ("GET /prod?id=$_", "GET /twin?id=$_") }
+      ::id('twin', 'github', 'c-1'))
+--- more_headers eval: ::headers((42) x 4)
+--- error_code eval: ::codes(404, 200, 404, 200)
+--- raw_response_headers_like eval
+::shows('\|\|', 'c-1\|valid', '\|\|', 'c-1\|valid')
+
+
+
+=== TEST 17: optional: several are none
+--- config eval
+$::Config . 'location = /several { nango_require github optional '
+          . 'multiple=refuse; empty_gif; }'
+--- request eval
+::steps(\@::Two, 'GET /several', 'GET /several')
+--- more_headers eval: ::headers(42, 43)
+--- error_code eval: ::codes(200, 200)
+--- raw_response_headers_like eval: ::shows('\|\|\r', '\|\|\r')
+
+
+
+=== TEST 18: among many of other integrations
+--- config eval: $::Config
+--- request eval
+::steps([(map { event('creation', 'true', "s-$_", end_user_id => '42',
+                      integration => $_ % 2 ? 'slack' : "x-$_") } 1 .. 12),
+         @::Mixed,
+         (map { event('creation', 'true', "t-$_", end_user_id => '42',
+                      integration => $_ % 2 ? 'slack' : "y-$_") } 1 .. 12)],
+      'GET /gif', 'GET /slack', 'GET /which?i=y-2', 'GET /which?i=x-12',
+      'GET /which?i=z')
+--- more_headers eval: ::headers((42) x 5)
+--- error_code eval: ::codes(200, 200, 200, 200, 404)
+--- raw_response_headers_like eval
+::shows('c-1\|valid', 't-11\|valid', 't-2\|valid', 's-12\|valid', '\|\|')

@@ -352,3 +352,29 @@ EOF
 --- timeout: 20
 --- response_body_like eval
 ::bodies($::Fine, 'ok', $::Fine, ::calls(2))
+
+
+
+=== TEST 17: kept although they do not expire for long
+--- init
+::nango('{"type":"OAUTH2","access_token":"t-1","expires_at":"'
+        . (1901 + (gmtime)[5]) . '-12-31T00:00:00.000Z"}')
+--- config eval: $::Config
+--- request eval
+::steps(\@::One, 'GET /to/x', 'GET /to/x', $::Seen)
+--- more_headers eval: ::headers(42, 42, 42)
+--- response_body_like eval: ::bodies($::Fine, $::Fine, ::calls)
+
+
+
+=== TEST 18: too many requests: nothing of any other connection either
+--- init
+::answers('"status":429,"retry_after":7')
+--- config eval: $::Config
+--- request eval
+::steps([@::One, event('creation', 'true', 'c-2', end_user_id => '43')],
+        'GET /to/x', 'GET /to/x', $::Seen)
+--- more_headers eval: ::headers(42, 43, 42)
+--- error_code eval: ::codes(429, 429, 200)
+--- response_body_like eval
+::bodies((::error('rate_limited')) x 2, ::calls)

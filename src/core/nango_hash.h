@@ -20,8 +20,8 @@
 /*
  * The first NANGO_KEY_LEN bytes of SHA-256 over the parts, each preceded by
  * its length as 4 bytes, big endian, and the whole by one byte that names the
- * kind ('c' connection, 'o' owner, 'e' environment, 's' subscriber).  0, or -1 if libcrypto
- * failed.  Any thread.
+ * kind ('c' connection, 'o' owner, 'e' environment, 's' subscriber).  0, or
+ * -1 if libcrypto failed.  Any thread.
  */
 int nango_connection_key(unsigned char key[NANGO_KEY_LEN],
     nango_str_t environment, nango_str_t integration,

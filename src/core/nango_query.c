@@ -13,6 +13,11 @@
 #define NANGO_QUERY_CURSOR_LEN  8
 
 
+static const char *nango_query_limit(nango_str_t args, unsigned char **pos,
+    uint64_t *limit);
+static const char *nango_query_wait(nango_str_t args, unsigned char **pos,
+    uint64_t *wait);
+static void nango_query_log(nango_events_query_t *q, nango_str_t value);
 static int nango_query_arg(nango_str_t args, const char *name,
     unsigned char **pos, nango_str_t *value);
 static nango_str_t nango_query_find(nango_str_t args, nango_str_t name);
@@ -37,12 +42,12 @@ const char *
 nango_query_parse(nango_query_t *q, nango_str_t args, unsigned char *buf)
 {
     size_t          i;
+    const char     *error;
     nango_str_t     value;
     unsigned char  *pos, cursor[NANGO_QUERY_CURSOR_LEN];
 
     memset(q, 0, sizeof(nango_query_t));
 
-    q->limit = NANGO_QUERY_LIMIT;
     pos = buf;
 
     for (i = 0; i < 3; i++) {
@@ -61,11 +66,10 @@ nango_query_parse(nango_query_t *q, nango_str_t args, unsigned char *buf)
         }
     }
 
-    if (nango_query_arg(args, "limit", &pos, &value)
-        && (nango_query_number(value, &q->limit) != 0
-            || q->limit < 1 || q->limit > NANGO_QUERY_LIMIT_MAX))
-    {
-        return "limit must be a number from 1 to 1000";
+    error = nango_query_limit(args, &pos, &q->limit);
+
+    if (error != NULL) {
+        return error;
     }
 
     if (nango_query_arg(args, "cursor", &pos, &value)) {
@@ -88,20 +92,140 @@ nango_query_parse(nango_query_t *q, nango_str_t args, unsigned char *buf)
         q->has_since = 1;
     }
 
-    if (nango_query_arg(args, "wait", &pos, &value)) {
+    error = nango_query_wait(args, &pos, &q->wait);
 
-        if (nango_query_number(value, &q->wait) != 0
-            || q->wait > NANGO_QUERY_WAIT_MAX)
-        {
-            return "wait must be a number of seconds up to 55";
-        }
+    if (error != NULL) {
+        return error;
+    }
 
-        if (q->wait != 0 && (!q->has_since || q->one)) {
-            return "wait needs since, and no id";
-        }
+    if (q->wait != 0 && (!q->has_since || q->one)) {
+        return "wait needs since, and no id";
     }
 
     return NULL;
+}
+
+
+const char *
+nango_events_query_parse(nango_events_query_t *q, nango_str_t args,
+    unsigned char *buf)
+{
+    const char     *error;
+    nango_str_t     value;
+    unsigned char  *pos;
+
+    memset(q, 0, sizeof(nango_events_query_t));
+
+    pos = buf;
+
+    (void) nango_query_arg(args, "type", &pos, &q->type);
+
+    if (nango_query_arg(args, "after", &pos, &value)) {
+
+        if (nango_query_number(value, &q->after) != 0) {
+            return "after must be the sequence that was returned as next";
+        }
+
+        q->has_after = 1;
+    }
+
+    if (nango_query_arg(args, "log", &pos, &value)) {
+        nango_query_log(q, value);
+    }
+
+    error = nango_query_limit(args, &pos, &q->limit);
+
+    if (error == NULL) {
+        error = nango_query_wait(args, &pos, &q->wait);
+    }
+
+    if (error != NULL) {
+        return error;
+    }
+
+    if (nango_query_arg(args, "body", &pos, &value)) {
+
+        if (nango_query_number(value, &q->body) != 0) {
+            return "body must be the sequence of an event";
+        }
+
+        q->has_body = 1;
+    }
+
+    return NULL;
+}
+
+
+const char *
+nango_events_query_last(nango_events_query_t *q, nango_str_t id)
+{
+    const unsigned char  *colon;
+
+    if (id.len == 0) {
+        return NULL;
+    }
+
+    colon = memchr(id.data, ':', id.len);
+
+    if (colon != NULL) {
+        nango_query_log(q, nango_str(id.data, colon - id.data));
+
+        id.len -= colon + 1 - id.data;
+        id.data = colon + 1;
+    }
+
+    if (nango_query_number(id, &q->after) != 0) {
+        return "Last-Event-ID must be the id of an event";
+    }
+
+    q->has_after = 1;
+
+    return NULL;
+}
+
+
+static const char *
+nango_query_limit(nango_str_t args, unsigned char **pos, uint64_t *limit)
+{
+    nango_str_t  value;
+
+    *limit = NANGO_QUERY_LIMIT;
+
+    if (nango_query_arg(args, "limit", pos, &value)
+        && (nango_query_number(value, limit) != 0
+            || *limit < 1 || *limit > NANGO_QUERY_LIMIT_MAX))
+    {
+        return "limit must be a number from 1 to 1000";
+    }
+
+    return NULL;
+}
+
+
+static const char *
+nango_query_wait(nango_str_t args, unsigned char **pos, uint64_t *wait)
+{
+    nango_str_t  value;
+
+    if (nango_query_arg(args, "wait", pos, &value)
+        && (nango_query_number(value, wait) != 0
+            || *wait > NANGO_QUERY_WAIT_MAX))
+    {
+        return "wait must be a number of seconds up to 55";
+    }
+
+    return NULL;
+}
+
+
+static void
+nango_query_log(nango_events_query_t *q, nango_str_t value)
+{
+    q->has_log = 1;
+
+    if (nango_unhex(q->log, NANGO_QUERY_LOG_LEN, value) != 0) {
+        memset(q->log, 0, NANGO_QUERY_LOG_LEN);
+    }
 }
 
 

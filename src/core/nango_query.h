@@ -1,7 +1,7 @@
 /*
  * Copyright (C) nginx-nango authors
  *
- * The query of a request for connections.
+ * The query of a request for connections, or for events.
  */
 
 #ifndef _NANGO_QUERY_H_INCLUDED_
@@ -42,6 +42,36 @@ typedef struct {
  */
 const char *nango_query_parse(nango_query_t *q, nango_str_t args,
     unsigned char *buf);
+
+
+/* The length of a log's id, which is hex in a query. */
+#define NANGO_QUERY_LOG_LEN    16
+
+typedef struct {
+    int                   has_after;
+    uint64_t              after;
+    int                   has_log;
+    unsigned char         log[NANGO_QUERY_LOG_LEN];
+    uint64_t              limit;
+    uint64_t              wait;         /* seconds; 0: do not */
+    nango_str_t           type;         /* absent: any */
+    int                   has_body;
+    uint64_t              body;         /* a sequence */
+} nango_events_query_t;
+
+/*
+ * The same for events: "after", "log", "limit", "wait", "type" and "body".  A
+ * log's id of another form than ours is that of zeros.  type points into buf.
+ */
+const char *nango_events_query_parse(nango_events_query_t *q, nango_str_t args,
+    unsigned char *buf);
+
+/*
+ * What a client of an event stream has seen last, LOG:SEQUENCE or SEQUENCE, as
+ * its header "Last-Event-ID" says: overrides "after", and "log" if it names
+ * one.  Nothing at all says nothing.
+ */
+const char *nango_events_query_last(nango_events_query_t *q, nango_str_t id);
 
 
 #endif /* _NANGO_QUERY_H_INCLUDED_ */

@@ -46,6 +46,9 @@ typedef struct {
     unsigned                   signing:1;   /* needs a signing key */
     unsigned                   api:1;       /* needs an API key */
     unsigned                   store:1;
+    unsigned                   all:1;       /* whose it is does not matter */
+    unsigned                   everywhere:1;    /* not of one environment */
+    unsigned                   manage:1;    /* POST acts for an operator */
 
     ngx_str_t                  file;
     ngx_uint_t                 line;
@@ -74,6 +77,7 @@ typedef struct {
     ngx_array_t                subscribers;   /* ngx_nango_subscriber_t * */
     ngx_uint_t                 webhooks;    /* locations that take them */
     ngx_uint_t                 proxies;     /* nango_require ... proxy */
+    ngx_uint_t                 statuses;    /* locations of nango_status */
 } ngx_http_nango_main_conf_t;
 
 
@@ -137,7 +141,8 @@ ngx_http_nango_ctx_t *ngx_http_nango_ctx(ngx_http_request_t *r);
 /*
  * Answers.  The whole answer is written here, so that error_page never makes
  * something else of it, and the return code is for ngx_http_finalize_request()
- * alone.  What the client has sent and nobody read is discarded.
+ * alone.  What the client has sent and nobody read is discarded.  A body is
+ * JSON, or of the type given, and UTF-8.
  *
  * body must live as long as the request (its pool, or static).
  * ngx_http_nango_error(): code and message are static; message is shown to the
@@ -145,6 +150,8 @@ ngx_http_nango_ctx_t *ngx_http_nango_ctx(ngx_http_request_t *r);
  */
 ngx_int_t ngx_http_nango_answer(ngx_http_request_t *r, ngx_uint_t status,
     ngx_str_t *body);
+ngx_int_t ngx_http_nango_answer_as(ngx_http_request_t *r, ngx_uint_t status,
+    ngx_str_t *type, ngx_str_t *body);
 ngx_int_t ngx_http_nango_error(ngx_http_request_t *r, ngx_uint_t status,
     const char *code, const char *message);
 ngx_int_t ngx_http_nango_error_body(ngx_http_request_t *r, ngx_uint_t status,
@@ -153,6 +160,21 @@ ngx_int_t ngx_http_nango_not_allowed(ngx_http_request_t *r);
 ngx_int_t ngx_http_nango_rate_limited(ngx_http_request_t *r, time_t seconds);
 ngx_int_t ngx_http_nango_header(ngx_http_request_t *r, const char *name,
     ngx_str_t *value);
+
+/*
+ * An answer of another kind.  type: NULL, none; but for the raw one it is text
+ * in UTF-8.  len: -1, not known.  NGX_OK: the header is sent, now for the
+ * body; NGX_DONE: there is none; else what to return.
+ */
+extern ngx_str_t  ngx_http_nango_type_raw;
+
+ngx_int_t ngx_http_nango_answer_begin(ngx_http_request_t *r,
+    ngx_uint_t status, ngx_str_t *type, off_t len);
+ngx_int_t ngx_http_nango_answer_end(ngx_http_request_t *r, ngx_buf_t *b);
+
+/* The first of a request's headers of that name, other than but; or NULL. */
+ngx_table_elt_t *ngx_http_nango_find_header(ngx_http_request_t *r,
+    const char *name, size_t len, ngx_table_elt_t *but);
 
 /* No memory is a 500 as long as no header has been sent, and not a reset. */
 ngx_int_t ngx_http_nango_rc(ngx_http_request_t *r, ngx_int_t rc);
@@ -305,11 +327,15 @@ ngx_int_t ngx_http_nango_catalog_init(ngx_nango_environment_t **environments,
 void ngx_http_nango_catalog_exit(void);
 char *ngx_http_nango_connections(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
+char *ngx_http_nango_events(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_nango_events_merge(ngx_conf_t *cf,
+    ngx_http_nango_loc_conf_t *prev, ngx_http_nango_loc_conf_t *conf);
 char *ngx_http_nango_webhook(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_nango_webhook_merge(ngx_conf_t *cf,
     ngx_http_nango_loc_conf_t *conf);
 char *ngx_http_nango_oauth_callback(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
+char *ngx_http_nango_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 
 void ngx_http_nango_origin_init(void);
 ngx_int_t ngx_http_nango_origin_handler(ngx_http_request_t *r);

@@ -9,6 +9,9 @@
 #include "ngx_http_nango.h"
 
 
+ngx_str_t  ngx_http_nango_type_raw = ngx_string("application/octet-stream");
+
+
 ngx_http_nango_ctx_t *
 ngx_http_nango_ctx(ngx_http_request_t *r)
 {
@@ -53,27 +56,17 @@ ngx_http_nango_header(ngx_http_request_t *r, const char *name,
 
 
 ngx_int_t
-ngx_http_nango_answer(ngx_http_request_t *r, ngx_uint_t status,
-    ngx_str_t *body)
+ngx_http_nango_answer_begin(ngx_http_request_t *r, ngx_uint_t status,
+    ngx_str_t *type, off_t len)
 {
     ngx_int_t              rc;
-    ngx_buf_t             *b;
-    ngx_chain_t            out;
     ngx_http_nango_ctx_t  *ctx;
 
-    static ngx_str_t  type = ngx_string("application/json");
     static ngx_str_t  charset = ngx_string("utf-8");
     static ngx_str_t  no_store = ngx_string("no-store");
 
     ctx = ngx_http_nango_ctx(r);
     if (ctx == NULL) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    /* No memory is a 500 as long as no header has been sent. */
-
-    b = ngx_calloc_buf(r->pool);
-    if (b == NULL) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
@@ -96,13 +89,16 @@ ngx_http_nango_answer(ngx_http_request_t *r, ngx_uint_t status,
     r->disable_not_modified = 1;
 
     r->headers_out.status = status;
-    r->headers_out.content_length_n = body->len;
+    r->headers_out.content_length_n = len;
 
-    if (body->len) {
-        r->headers_out.content_type = type;
-        r->headers_out.content_type_len = type.len;
+    if (type) {
+        r->headers_out.content_type = *type;
+        r->headers_out.content_type_len = type->len;
         r->headers_out.content_type_lowcase = NULL;
-        r->headers_out.charset = charset;
+
+        if (type != &ngx_http_nango_type_raw) {
+            r->headers_out.charset = charset;
+        }
     }
 
     if (ngx_http_nango_header(r, "Cache-Control", &no_store) != NGX_OK) {
@@ -119,18 +115,16 @@ ngx_http_nango_answer(ngx_http_request_t *r, ngx_uint_t status,
         return rc;
     }
 
-    if (r->header_only) {
-        return NGX_OK;
-    }
+    return r->header_only ? NGX_DONE : NGX_OK;
+}
 
-    if (body->len == 0) {
-        rc = ngx_http_send_special(r, NGX_HTTP_LAST);
-        return (rc == NGX_AGAIN) ? NGX_OK : rc;
-    }
 
-    b->pos = body->data;
-    b->last = body->data + body->len;
-    b->memory = 1;
+ngx_int_t
+ngx_http_nango_answer_end(ngx_http_request_t *r, ngx_buf_t *b)
+{
+    ngx_int_t    rc;
+    ngx_chain_t  out;
+
     b->last_buf = (r == r->main) ? 1 : 0;
     b->last_in_chain = 1;
 
@@ -145,6 +139,49 @@ ngx_http_nango_answer(ngx_http_request_t *r, ngx_uint_t status,
     rc = ngx_http_output_filter(r, &out);
 
     return (rc == NGX_AGAIN) ? NGX_OK : rc;
+}
+
+
+ngx_int_t
+ngx_http_nango_answer(ngx_http_request_t *r, ngx_uint_t status,
+    ngx_str_t *body)
+{
+    static ngx_str_t  type = ngx_string("application/json");
+
+    return ngx_http_nango_answer_as(r, status, &type, body);
+}
+
+
+ngx_int_t
+ngx_http_nango_answer_as(ngx_http_request_t *r, ngx_uint_t status,
+    ngx_str_t *type, ngx_str_t *body)
+{
+    ngx_int_t   rc;
+    ngx_buf_t  *b;
+
+    /* No memory is a 500 as long as no header has been sent. */
+
+    b = ngx_calloc_buf(r->pool);
+    if (b == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    rc = ngx_http_nango_answer_begin(r, status, body->len ? type : NULL,
+                                     body->len);
+    if (rc != NGX_OK) {
+        return (rc == NGX_DONE) ? NGX_OK : rc;
+    }
+
+    if (body->len == 0) {
+        rc = ngx_http_send_special(r, NGX_HTTP_LAST);
+        return (rc == NGX_AGAIN) ? NGX_OK : rc;
+    }
+
+    b->pos = body->data;
+    b->last = body->data + body->len;
+    b->memory = 1;
+
+    return ngx_http_nango_answer_end(r, b);
 }
 
 

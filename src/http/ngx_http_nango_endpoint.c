@@ -129,12 +129,14 @@ ngx_http_nango_endpoint_merge(ngx_conf_t *cf, ngx_http_nango_loc_conf_t *prev,
         return NGX_CONF_ERROR;
     }
 
-    ep->environment = ngx_http_nango_find_environment(cf,
+    if (!ep->everywhere) {
+        ep->environment = ngx_http_nango_find_environment(cf,
                                   &ep->environment_name, &ep->name, &ep->file,
                                   ep->line);
 
-    if (ep->environment == NULL) {
-        return NGX_CONF_ERROR;
+        if (ep->environment == NULL) {
+            return NGX_CONF_ERROR;
+        }
     }
 
     if (ep->signing && ep->environment->signing_keys == NULL) {

@@ -11,9 +11,6 @@
 
 #define NGX_HTTP_NANGO_FOLD_WAIT  1000
 
-/* Records looked at for one question; a list has pages for more. */
-#define NGX_HTTP_NANGO_FIND_MAX   10000
-
 
 static ngx_int_t ngx_http_nango_look_now(ngx_http_request_t *r,
     ngx_http_nango_look_t *look);
@@ -56,7 +53,7 @@ ngx_http_nango_look_now(ngx_http_request_t *r, ngx_http_nango_look_t *look)
     ngx_int_t        rc;
     nango_reader_t  *reader;
 
-    reader = ngx_nango_store_snapshot();
+    reader = look->now ? ngx_nango_store_glance() : ngx_nango_store_snapshot();
 
     if (reader == NULL) {
 
@@ -67,14 +64,16 @@ ngx_http_nango_look_now(ngx_http_request_t *r, ngx_http_nango_look_t *look)
         rc = NGX_BUSY;
 
     } else {
-        last = look->sequence ? look->sequence : nango_reader_last(reader);
 
-        if (!look->now
-            && last > nango_reader_applied(reader)
-            && ngx_http_nango_look_wait(look, last))
-        {
-            nango_reader_end(reader);
-            return NGX_AGAIN;
+        if (!look->now) {
+            last = look->sequence ? look->sequence : nango_reader_last(reader);
+
+            if (last > nango_reader_applied(reader)
+                && ngx_http_nango_look_wait(look, last))
+            {
+                nango_reader_end(reader);
+                return NGX_AGAIN;
+            }
         }
 
         rc = look->look(r, reader, look->data);
@@ -196,7 +195,6 @@ ngx_http_nango_find_all(ngx_http_request_t *r, nango_reader_t *reader,
     ngx_uint_t *found)
 {
     int                  rc;
-    ngx_uint_t           seen;
     nango_owned_t       *owned;
     nango_error_t        err;
     nango_connection_t   one;
@@ -209,18 +207,15 @@ ngx_http_nango_find_all(ngx_http_request_t *r, nango_reader_t *reader,
         return ngx_http_nango_unreadable(r, &err);
     }
 
+    nango_owned_only(owned, integration, NGX_HTTP_NANGO_FIND_MAX);
+
     rc = 0;
 
-    for (seen = 0; seen < NGX_HTTP_NANGO_FIND_MAX && *found <= n; seen++) {
-
+    while (*found <= n) {
         rc = nango_owned_next(owned, &one, &err);
 
         if (rc != 1) {
             break;
-        }
-
-        if (!nango_str_eq(one.integration, integration)) {
-            continue;
         }
 
         /* Its strings are those of the reader until it reads the next one. */

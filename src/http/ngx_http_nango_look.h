@@ -13,6 +13,10 @@
 #include "ngx_nango_store.h"
 
 
+/* Records looked at for one question; a list has pages for more. */
+#define NGX_HTTP_NANGO_FIND_MAX  10000
+
+
 typedef struct ngx_http_nango_look_s  ngx_http_nango_look_t;
 
 struct ngx_http_nango_look_s {

@@ -44,8 +44,6 @@ typedef enum {
 
 static ngx_http_nango_origin_e ngx_http_nango_origin(ngx_http_request_t *r,
     ngx_http_nango_loc_conf_t *nlcf, ngx_str_t **value);
-static ngx_table_elt_t *ngx_http_nango_find_header(ngx_http_request_t *r,
-    const char *name, size_t len, ngx_table_elt_t *but);
 static ngx_uint_t ngx_http_nango_own_origin(ngx_http_request_t *r,
     ngx_str_t *origin);
 static ngx_uint_t ngx_http_nango_listed_origin(ngx_array_t *origins,
@@ -154,7 +152,12 @@ ngx_http_nango_origin_handler(ngx_http_request_t *r)
 
     nlcf = ngx_http_get_module_loc_conf(r, ngx_http_nango_module);
 
-    if (!nlcf->browser || r != r->main) {
+    /* A link to the status page may be anywhere; acts are for its own page. */
+
+    if ((!nlcf->browser
+         && !(nlcf->endpoint.manage && r->method == NGX_HTTP_POST))
+        || r != r->main)
+    {
         return NGX_DECLINED;
     }
 
@@ -235,9 +238,7 @@ ngx_http_nango_origin(ngx_http_request_t *r, ngx_http_nango_loc_conf_t *nlcf,
 }
 
 
-/* The first one of that name, other than but. */
-
-static ngx_table_elt_t *
+ngx_table_elt_t *
 ngx_http_nango_find_header(ngx_http_request_t *r, const char *name, size_t len,
     ngx_table_elt_t *but)
 {

@@ -29,8 +29,10 @@ static ngx_int_t ngx_http_nango_require_begin(ngx_http_request_t *r,
 static ngx_int_t ngx_http_nango_require_look(ngx_http_request_t *r,
     nango_reader_t *reader, void *data);
 static ngx_int_t ngx_http_nango_require_find(ngx_http_request_t *r,
-    nango_reader_t *reader, ngx_http_nango_required_t *rd,
-    nango_connection_t *c);
+    nango_reader_t *reader, ngx_http_nango_require_t *rq,
+    ngx_http_nango_required_t *rd);
+static ngx_int_t ngx_http_nango_require_take(ngx_http_request_t *r,
+    ngx_http_nango_required_t *rd, nango_connection_t *c);
 static ngx_int_t ngx_http_nango_require_then(ngx_http_request_t *r,
     ngx_int_t rc, void *data);
 static ngx_int_t ngx_http_nango_require_invalid(ngx_http_request_t *r,
@@ -433,20 +435,95 @@ ngx_http_nango_require_look(ngx_http_request_t *r, nango_reader_t *reader,
 {
     ngx_http_nango_required_t *rd = data;
 
-    ngx_int_t           rc;
-    nango_connection_t  c;
+    ngx_int_t                   rc;
+    nango_connection_t          c;
+    ngx_http_nango_require_t   *rq;
+    ngx_http_nango_loc_conf_t  *nlcf;
 
-    rc = ngx_http_nango_require_find(r, reader, rd, &c);
+    nlcf = ngx_http_get_module_loc_conf(r, ngx_http_nango_module);
+    rq = nlcf->require;
+
+    if (!rd->by_id) {
+        return ngx_http_nango_require_find(r, reader, rq, rd);
+    }
+
+    rc = ngx_http_nango_find(r, reader, rq->environment, &rd->owners, rd->id,
+                             &c);
     if (rc != NGX_OK) {
         return rc;
     }
 
-    ngx_memcpy(rd->key, c.key, NANGO_KEY_LEN);
+    if (!nango_str_eq(c.integration, rd->integration)) {
+        return NGX_DECLINED;
+    }
 
-    rd->status = c.status;
-    rd->version = c.updated_sequence * 1000003 + c.repeats;
-    rd->connection_id = c.connection_id;
-    rd->provider = c.provider;
+    return ngx_http_nango_require_take(r, rd, &c);
+}
+
+
+/* Of several the newest that is valid, else the newest. */
+
+static ngx_int_t
+ngx_http_nango_require_find(ngx_http_request_t *r, nango_reader_t *reader,
+    ngx_http_nango_require_t *rq, ngx_http_nango_required_t *rd)
+{
+    int                  rc;
+    ngx_int_t            ok;
+    ngx_uint_t           n;
+    nango_owned_t       *owned;
+    nango_error_t        err;
+    nango_connection_t   c;
+
+    owned = nango_owned_open(reader, ngx_nango_str(&rq->environment->name),
+                             rd->owners.elts, rd->owners.nelts, 0, &err);
+    if (owned == NULL) {
+        return ngx_http_nango_unreadable(r, &err);
+    }
+
+    nango_owned_only(owned, rd->integration, NGX_HTTP_NANGO_FIND_MAX);
+
+    rc = 0;
+    ok = NGX_DECLINED;
+
+    for (n = 0; n < NGX_HTTP_NANGO_REQUIRE_MAX; n++) {
+
+        rc = nango_owned_next(owned, &c, &err);
+
+        if (rc != 1) {
+            break;
+        }
+
+        if (n && rq->refuse) {
+            rd->status = NANGO_STATUS_NONE;
+            ok = NGX_ABORT;
+            break;
+        }
+
+        if (n == 0 || c.status == NANGO_STATUS_VALID) {
+            ok = ngx_http_nango_require_take(r, rd, &c);
+        }
+
+        if (ok != NGX_OK || (c.status == NANGO_STATUS_VALID && !rq->refuse)) {
+            break;
+        }
+    }
+
+    nango_owned_close(owned);
+
+    return (rc == -1) ? ngx_http_nango_unreadable(r, &err) : ok;
+}
+
+
+static ngx_int_t
+ngx_http_nango_require_take(ngx_http_request_t *r,
+    ngx_http_nango_required_t *rd, nango_connection_t *c)
+{
+    ngx_memcpy(rd->key, c->key, NANGO_KEY_LEN);
+
+    rd->status = c->status;
+    rd->version = c->updated_sequence * 1000003 + c->repeats;
+    rd->connection_id = c->connection_id;
+    rd->provider = c->provider;
 
     if (ngx_http_nango_copy(r->pool, &rd->connection_id) != NGX_OK
         || ngx_http_nango_copy(r->pool, &rd->provider) != NGX_OK)
@@ -455,77 +532,6 @@ ngx_http_nango_require_look(ngx_http_request_t *r, nango_reader_t *reader,
     }
 
     return NGX_OK;
-}
-
-
-/* Of several the newest that is valid, else the newest. */
-
-static ngx_int_t
-ngx_http_nango_require_find(ngx_http_request_t *r, nango_reader_t *reader,
-    ngx_http_nango_required_t *rd, nango_connection_t *c)
-{
-    ngx_int_t                   rc;
-    ngx_uint_t                  i, n;
-    nango_connection_t         *all;
-    ngx_http_nango_require_t   *rq;
-    ngx_http_nango_loc_conf_t  *nlcf;
-
-    nlcf = ngx_http_get_module_loc_conf(r, ngx_http_nango_module);
-    rq = nlcf->require;
-
-    if (rd->by_id) {
-        rc = ngx_http_nango_find(r, reader, rq->environment, &rd->owners,
-                                 rd->id, c);
-
-        if (rc == NGX_OK && !nango_str_eq(c->integration, rd->integration)) {
-            return NGX_DECLINED;
-        }
-
-        return rc;
-    }
-
-    rc = ngx_http_nango_find_all(r, reader, rq->environment, &rd->owners,
-                                 rd->integration, c, 1, &n);
-    if (rc != NGX_OK) {
-        return rc;
-    }
-
-    if (n == 0) {
-        return NGX_DECLINED;
-    }
-
-    if (n == 1 || c->status == NANGO_STATUS_VALID) {
-        return (n > 1 && rq->refuse) ? NGX_ABORT : NGX_OK;
-    }
-
-    if (rq->refuse) {
-        return NGX_ABORT;
-    }
-
-    all = ngx_palloc(r->pool, NGX_HTTP_NANGO_REQUIRE_MAX
-                              * sizeof(nango_connection_t));
-    if (all == NULL) {
-        return NGX_ERROR;
-    }
-
-    rc = ngx_http_nango_find_all(r, reader, rq->environment, &rd->owners,
-                                 rd->integration, all,
-                                 NGX_HTTP_NANGO_REQUIRE_MAX, &n);
-
-    if (rc == NGX_OK) {
-        n = ngx_min(n, NGX_HTTP_NANGO_REQUIRE_MAX);
-
-        for (i = 0; i < n; i++) {
-            if (all[i].status == NANGO_STATUS_VALID) {
-                *c = all[i];
-                break;
-            }
-        }
-    }
-
-    ngx_pfree(r->pool, all);
-
-    return rc;
 }
 
 

@@ -14,7 +14,7 @@
  * task of nginx's thread pool verifies, syncs and renames it.
  */
 
-#include "ngx_http_nango.h"
+#include "ngx_http_nango_thread.h"
 #include "ngx_nango_shared.h"
 #include "ngx_nango_store.h"
 #include "ngx_nango_trouble.h"
@@ -31,7 +31,6 @@
 #define NGX_HTTP_NANGO_MEMORY        (128 * 1024)
 
 #define NGX_HTTP_NANGO_OPEN_WAIT     5000
-#define NGX_HTTP_NANGO_TASK_TIMEOUT  60000
 
 
 typedef struct {
@@ -77,6 +76,8 @@ static void ngx_http_nango_webhook_open(ngx_nango_wait_t *wait);
 static ngx_int_t ngx_http_nango_webhook_read(ngx_http_request_t *r);
 static ngx_int_t ngx_http_nango_webhook_unavailable(ngx_http_request_t *r);
 static ngx_int_t ngx_http_nango_webhook_forged(ngx_http_request_t *r);
+static ngx_int_t ngx_http_nango_webhook_too_large(ngx_http_request_t *r,
+    off_t size);
 static void ngx_http_nango_webhook_body_handler(ngx_http_request_t *r);
 static ngx_int_t ngx_http_nango_webhook_memory(ngx_http_request_t *r);
 static ngx_int_t ngx_http_nango_webhook_file(ngx_http_request_t *r,
@@ -93,6 +94,7 @@ static size_t ngx_http_nango_webhook_headers(ngx_http_request_t *r,
 static ngx_int_t ngx_http_nango_webhook_submit(ngx_http_request_t *r,
     nango_event_t *event, nango_str_t *body, u_char *body_name);
 static void ngx_http_nango_webhook_done(ngx_nango_job_t *job);
+static void ngx_http_nango_webhook_abandoned(ngx_nango_job_t *job);
 static void ngx_http_nango_webhook_cleanup(void *data);
 
 
@@ -345,13 +347,8 @@ ngx_http_nango_webhook_handler(ngx_http_request_t *r)
     if (r->headers_in.content_length_n > 0
         && (size_t) r->headers_in.content_length_n > nlcf->endpoint.max_body)
     {
-        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                      "a webhook of %O bytes is larger than max_body; Nango "
-                      "will not send it again", r->headers_in.content_length_n);
-
-        return ngx_http_nango_error(r, NGX_HTTP_REQUEST_ENTITY_TOO_LARGE,
-                                    "body_too_large",
-                                    "The webhook is too large");
+        return ngx_http_nango_webhook_too_large(r,
+                                             r->headers_in.content_length_n);
     }
 
     if (!ngx_nango_store_ready()) {
@@ -459,6 +456,8 @@ ngx_http_nango_webhook_read(ngx_http_request_t *r)
         r->keepalive = 0;
 
         if (rc == NGX_HTTP_BAD_REQUEST) {
+            ngx_nango_count(NGX_NANGO_WEBHOOKS_UNREADABLE);
+
             return ngx_http_nango_error(r, rc, "invalid_body",
                                         "The request's body could not be "
                                         "read");
@@ -541,6 +540,20 @@ ngx_http_nango_webhook_forged(ngx_http_request_t *r)
 }
 
 
+static ngx_int_t
+ngx_http_nango_webhook_too_large(ngx_http_request_t *r, off_t size)
+{
+    ngx_nango_count(NGX_NANGO_WEBHOOKS_TOO_LARGE);
+
+    ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                  "a webhook of %O bytes is larger than max_body; Nango will "
+                  "not send it again", size);
+
+    return ngx_http_nango_error(r, NGX_HTTP_REQUEST_ENTITY_TOO_LARGE,
+                                "body_too_large", "The webhook is too large");
+}
+
+
 static void
 ngx_http_nango_webhook_body_handler(ngx_http_request_t *r)
 {
@@ -567,13 +580,7 @@ ngx_http_nango_webhook_body_handler(ngx_http_request_t *r)
     size = ngx_max(size, w->received);
 
     if ((size_t) size > nlcf->endpoint.max_body) {
-        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                      "a webhook of %O bytes is larger than max_body; Nango "
-                      "will not send it again", size);
-
-        rc = ngx_http_nango_error(r, NGX_HTTP_REQUEST_ENTITY_TOO_LARGE,
-                                  "body_too_large",
-                                  "The webhook is too large");
+        rc = ngx_http_nango_webhook_too_large(r, size);
 
     } else if (r->request_body == NULL || w->lost) {
         /* a subrequest without one, or it was discarded before a redirect */
@@ -695,14 +702,11 @@ static ngx_int_t
 ngx_http_nango_webhook_file(ngx_http_request_t *r, size_t size)
 {
     ngx_temp_file_t                *tf;
-    ngx_thread_pool_t              *tp;
     ngx_thread_task_t              *task;
     ngx_pool_cleanup_t             *cln;
     ngx_http_nango_ctx_t           *ctx;
     ngx_http_nango_webhook_t       *w;
     ngx_http_nango_webhook_task_t  *t;
-
-    static ngx_str_t  name = ngx_string("default");
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_nango_module);
     w = ctx->state;
@@ -714,12 +718,11 @@ ngx_http_nango_webhook_file(ngx_http_request_t *r, size_t size)
         return ngx_http_nango_webhook_unavailable(r);
     }
 
-    tp = ngx_thread_pool_get((ngx_cycle_t *) ngx_cycle, &name);
     task = ngx_thread_task_alloc(r->pool,
                                  sizeof(ngx_http_nango_webhook_task_t));
     cln = ngx_pool_cleanup_add(r->pool, 0);
 
-    if (tp == NULL || task == NULL || cln == NULL) {
+    if (task == NULL || cln == NULL) {
         return ngx_http_nango_webhook_unavailable(r);
     }
 
@@ -750,23 +753,10 @@ ngx_http_nango_webhook_file(ngx_http_request_t *r, size_t size)
     task->handler = ngx_http_nango_webhook_thread;
     task->event.data = t;
     task->event.handler = ngx_http_nango_webhook_thread_done;
-    task->event.log = r->connection->log;
 
-    if (ngx_thread_task_post(tp, task) != NGX_OK) {
+    if (ngx_http_nango_thread_post(r, task) != NGX_OK) {
         return ngx_http_nango_webhook_unavailable(r);
     }
-
-    /*
-     * The pool, which holds the task and the file's descriptor, lives until
-     * the thread is done, whatever happens to the client.
-     */
-
-    r->main->blocked++;
-    r->aio = 1;
-
-    /* Before 1.25.4 a posted task alone does not hold an exiting worker. */
-
-    ngx_add_timer(&task->event, NGX_HTTP_NANGO_TASK_TIMEOUT);
 
     return NGX_AGAIN;
 }
@@ -890,7 +880,6 @@ ngx_http_nango_webhook_thread_done(ngx_event_t *ev)
 {
     ngx_int_t                       rc;
     nango_str_t                     body;
-    ngx_connection_t               *c;
     ngx_http_request_t             *r;
     ngx_http_nango_ctx_t           *ctx;
     ngx_http_nango_webhook_t       *w;
@@ -898,30 +887,13 @@ ngx_http_nango_webhook_thread_done(ngx_event_t *ev)
 
     t = ev->data;
     r = t->request;
-    c = r->connection;
 
-    ngx_http_set_log_request(c->log, r);
-
-    if (ev->timedout) {
-        ev->timedout = 0;
-
-        ngx_log_error(NGX_LOG_ERR, c->log, 0,
-                      "nango: a body's file has been on its way to the disk "
-                      "for a minute");
-
-        ngx_add_timer(ev, NGX_HTTP_NANGO_TASK_TIMEOUT);
+    if (ngx_http_nango_thread_done(r, ev) != NGX_OK) {
         return;
-    }
-
-    if (ev->timer_set) {
-        ngx_del_timer(ev);
     }
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_nango_module);
     w = ctx->state;
-
-    r->main->blocked--;
-    r->aio = 0;
 
     switch (t->rc) {
 
@@ -959,9 +931,7 @@ ngx_http_nango_webhook_thread_done(ngx_event_t *ev)
 
     if (w->gone) {
         ngx_http_nango_webhook_cleanup(w);
-
-        r->write_event_handler(r);
-        ngx_http_run_posted_requests(c);
+        ngx_http_nango_thread_gone(r);
         return;
     }
 
@@ -1208,6 +1178,28 @@ ngx_http_nango_webhook_done(ngx_nango_job_t *job)
 }
 
 
+/* Nobody waits for the answer, and yet it counts. */
+
+static void
+ngx_http_nango_webhook_abandoned(ngx_nango_job_t *job)
+{
+    switch (job->write.result) {
+
+    case NANGO_WRITE_STORED:
+        ngx_nango_count(NGX_NANGO_WEBHOOKS_STORED);
+        break;
+
+    case NANGO_WRITE_DUPLICATE:
+        ngx_nango_count(NGX_NANGO_WEBHOOKS_DUPLICATE);
+        break;
+
+    default:
+        ngx_nango_count(NGX_NANGO_WEBHOOKS_UNAVAILABLE);
+        break;
+    }
+}
+
+
 /* The job goes on; only nobody waits for it. */
 
 static void
@@ -1223,7 +1215,7 @@ ngx_http_nango_webhook_cleanup(void *data)
     }
 
     if (w->job) {
-        w->job->handler = NULL;
+        w->job->handler = ngx_http_nango_webhook_abandoned;
         w->job->data = NULL;
         w->job = NULL;
     }

@@ -4,15 +4,21 @@
  * See ngx_nango_reconcile.h.  One run, of one environment at a time:
  *
  *   list    Nango's connections, page by page.  Each is compared with the
- *           state; what is missing here, or has another status or other tags,
- *           is repaired.  Its key goes into a Bloom filter.
+ *           state, and the pages on which something is missing here, or has
+ *           another status or other tags, are noted.  Its key goes into a
+ *           Bloom filter.
  *   count   The state's connections, a portion at a time.  Those that were not
  *           listed may have vanished.  If these are more than a fifth, and
  *           more than ten, the key probably belongs to another environment:
- *           stop, and say so.
+ *           stop, and say so.  Nothing was changed until then.
+ *   repair  The pages that were noted, again; all of them if these are many.
+ *           What differs on them now is repaired.
  *   check   The state's connections again.  Nango is asked for each that was
  *           not listed (paging skips rows when others are deleted), and for
  *           each that was, though it was deleted here.
+ *
+ * A state of so few connections that they cannot be too many is repaired while
+ * it is listed, such as one that is empty.
  *
  * Neither a list of the connections is kept in memory nor a snapshot of the
  * state over a wait.  A false positive of the filter leaves a connection that
@@ -52,6 +58,12 @@
 #define NGX_NANGO_RECONCILE_PAGE     200
 #define NGX_NANGO_RECONCILE_PORTION  500
 
+/* Pages that are asked for again by themselves. */
+#define NGX_NANGO_RECONCILE_PAGES    64
+
+/* So many may vanish, whatever their share. */
+#define NGX_NANGO_RECONCILE_FEW      10
+
 /* Bits of the filter for a connection, and at least. */
 #define NGX_NANGO_RECONCILE_BITS     16
 #define NGX_NANGO_RECONCILE_MIN      (1024 * 1024)
@@ -62,8 +74,15 @@ typedef enum {
     NGX_NANGO_RECONCILE_NONE = 0,
     NGX_NANGO_RECONCILE_LIST,
     NGX_NANGO_RECONCILE_COUNT,
+    NGX_NANGO_RECONCILE_REPAIR,
     NGX_NANGO_RECONCILE_CHECK
 } ngx_nango_reconcile_e;
+
+
+typedef struct {
+    ngx_uint_t                 page;
+    ngx_uint_t                 limit;
+} ngx_nango_page_t;
 
 
 typedef struct {
@@ -83,6 +102,12 @@ typedef struct {
     ngx_uint_t                 page;
     ngx_uint_t                 limit;
     ngx_uint_t                 waited;
+
+    /* Those that differ; more than there is room for: any may. */
+    ngx_nango_page_t           pages[NGX_NANGO_RECONCILE_PAGES];
+    ngx_uint_t                 npages;
+    ngx_uint_t                 next;
+
     u_char                     key[NANGO_KEY_LEN];      /* in the walk */
 
     /* The one that Nango is asked for; malloc()ed. */
@@ -99,6 +124,8 @@ typedef struct {
     ngx_uint_t                 status;
     ngx_uint_t                 tags;
 
+    unsigned                   few:1;       /* repaired as it is listed */
+    unsigned                   differs:1;   /* this page */
     unsigned                   failed:1;    /* as last logged */
 } ngx_nango_reconcile_t;
 
@@ -108,6 +135,7 @@ static ngx_uint_t ngx_nango_reconcile_behind(void);
 static void ngx_nango_reconcile_begin(ngx_nango_reconcile_t *rec);
 static ngx_nango_environment_t *ngx_nango_reconcile_due(
     ngx_nango_reconcile_t *rec);
+static ngx_uint_t ngx_nango_reconcile_spent(ngx_nango_environment_t *env);
 static ngx_int_t ngx_nango_reconcile_filter(ngx_nango_reconcile_t *rec);
 static void ngx_nango_reconcile_end(ngx_nango_reconcile_t *rec,
     ngx_msec_t retry);
@@ -121,6 +149,10 @@ static ngx_int_t ngx_nango_reconcile_answered(ngx_nango_reconcile_t *rec,
 
 static void ngx_nango_reconcile_list(ngx_nango_reconcile_t *rec);
 static void ngx_nango_reconcile_listed(ngx_nango_transfer_t *t);
+static void ngx_nango_reconcile_turn(ngx_nango_reconcile_t *rec,
+    ngx_uint_t n);
+static void ngx_nango_reconcile_note(ngx_nango_reconcile_t *rec);
+static void ngx_nango_reconcile_repairs(ngx_nango_reconcile_t *rec);
 static ngx_int_t ngx_nango_reconcile_page(ngx_nango_reconcile_t *rec,
     nango_str_t reply, ngx_uint_t *n);
 static ngx_int_t ngx_nango_reconcile_compare(ngx_nango_reconcile_t *rec,
@@ -215,13 +247,20 @@ ngx_nango_reconcile_handler(ngx_event_t *ev)
     }
 
     if (rec->phase != NGX_NANGO_RECONCILE_NONE
-        && (ngx_nango_account_blocked(&rec->environment->account)
-            || ngx_nango_account_low(&rec->environment->account)))
+        && ngx_nango_reconcile_spent(rec->environment))
     {
         /* What is left of the budget is for people who wait. */
 
-        ngx_nango_reconcile_again(rec, NGX_NANGO_RECONCILE_LOW);
-        return;
+        if (!ngx_nango_account_blocked(&rec->environment->account)
+            || ngx_nango_reconcile_due(rec) == NULL)
+        {
+            ngx_nango_reconcile_again(rec, NGX_NANGO_RECONCILE_LOW);
+            return;
+        }
+
+        /* It may be for an hour, and others are not to wait for it. */
+
+        ngx_nango_reconcile_abandon(rec);
     }
 
     if (rec->phase != NGX_NANGO_RECONCILE_NONE
@@ -242,6 +281,7 @@ ngx_nango_reconcile_handler(ngx_event_t *ev)
         break;
 
     case NGX_NANGO_RECONCILE_LIST:
+    case NGX_NANGO_RECONCILE_REPAIR:
         ngx_nango_reconcile_list(rec);
         break;
 
@@ -289,11 +329,7 @@ ngx_nango_reconcile_begin(ngx_nango_reconcile_t *rec)
 
     env = ngx_nango_reconcile_due(rec);
 
-    if (env == NULL
-        || ngx_nango_account_blocked(&env->account)
-        || ngx_nango_account_low(&env->account)
-        || ngx_nango_reconcile_filter(rec) != NGX_OK)
-    {
+    if (env == NULL || ngx_nango_reconcile_filter(rec) != NGX_OK) {
         ngx_nango_reconcile_again(rec, NGX_NANGO_RECONCILE_IDLE);
         return;
     }
@@ -304,6 +340,7 @@ ngx_nango_reconcile_begin(ngx_nango_reconcile_t *rec)
     rec->seed = ngx_nango_ticks() * 0x9e3779b97f4a7c15;
     rec->page = 0;
     rec->limit = NGX_NANGO_RECONCILE_PAGE;
+    rec->npages = 0;
     rec->listed = 0;
     rec->live = 0;
     rec->gone = 0;
@@ -346,7 +383,9 @@ ngx_nango_reconcile_due(ngx_nango_reconcile_t *rec)
     for (i = 0; i < rec->n; i++) {
         env = rec->environments[i];
 
-        if (env->reconcile == 0 || env->authorization.len == 0) {
+        if (env->reconcile == 0 || env->authorization.len == 0
+            || ngx_nango_reconcile_spent(env))
+        {
             continue;
         }
 
@@ -363,10 +402,20 @@ ngx_nango_reconcile_due(ngx_nango_reconcile_t *rec)
 }
 
 
+/* Whether nothing of its account's budget is left for comparisons. */
+
+static ngx_uint_t
+ngx_nango_reconcile_spent(ngx_nango_environment_t *env)
+{
+    return ngx_nango_account_blocked(&env->account)
+           || ngx_nango_account_low(&env->account);
+}
+
+
 static ngx_int_t
 ngx_nango_reconcile_filter(ngx_nango_reconcile_t *rec)
 {
-    uint64_t         want;
+    uint64_t         want, last, behind;
     nango_rc_e       rc;
     nango_error_t    err;
     nango_counts_t   counts;
@@ -378,6 +427,9 @@ ngx_nango_reconcile_filter(ngx_nango_reconcile_t *rec)
         return NGX_ERROR;
     }
 
+    last = nango_reader_last(reader);
+    behind = last - ngx_min(last, nango_reader_applied(reader));
+
     rc = nango_reader_counts(reader, &counts, &err);
 
     nango_reader_end(reader);
@@ -385,6 +437,11 @@ ngx_nango_reconcile_filter(ngx_nango_reconcile_t *rec)
     if (rc != NANGO_OK) {
         return NGX_ERROR;
     }
+
+    /* What is on its way there may be one more each. */
+
+    rec->few = (counts.valid + counts.invalid + behind
+                <= NGX_NANGO_RECONCILE_FEW);
 
     want = (counts.valid + counts.invalid + counts.tombstones)
            * NGX_NANGO_RECONCILE_BITS;
@@ -576,8 +633,18 @@ ngx_nango_reconcile_listed(ngx_nango_transfer_t *t)
 
     if (t->outcome == NGX_NANGO_TRANSFER_MALFORMED && rec->limit > 1) {
         rec->transfer = NULL;
-        rec->page *= 2;
         rec->limit /= 2;
+
+        if (rec->phase == NGX_NANGO_RECONCILE_REPAIR
+            && rec->npages <= NGX_NANGO_RECONCILE_PAGES)
+        {
+            rec->npages = NGX_NANGO_RECONCILE_PAGES + 1;
+            rec->page = 0;
+
+        } else {
+            rec->page *= 2;
+        }
+
         ngx_nango_reconcile_again(rec, NGX_NANGO_RECONCILE_NEXT);
         return;
     }
@@ -595,6 +662,7 @@ ngx_nango_reconcile_listed(ngx_nango_transfer_t *t)
         rc = NGX_ERROR;
 
         if (t->status == 200 && t->json) {
+            rec->differs = 0;
             rc = ngx_nango_reconcile_page(rec, ngx_nango_str(&t->reply), &n);
         }
 
@@ -621,17 +689,78 @@ ngx_nango_reconcile_listed(ngx_nango_transfer_t *t)
         return;
     }
 
-    rec->listed += n;
+    ngx_nango_reconcile_turn(rec, n);
+    ngx_nango_reconcile_again(rec, NGX_NANGO_RECONCILE_NEXT);
+}
+
+
+/* To the next page, behind one of n connections, or to the next phase. */
+
+static void
+ngx_nango_reconcile_turn(ngx_nango_reconcile_t *rec, ngx_uint_t n)
+{
+    if (rec->phase == NGX_NANGO_RECONCILE_LIST) {
+        rec->listed += n;
+
+        if (rec->differs) {
+            ngx_nango_reconcile_note(rec);
+        }
+
+    } else if (rec->npages <= NGX_NANGO_RECONCILE_PAGES) {
+        ngx_nango_reconcile_repairs(rec);
+        return;
+    }
 
     if (n == rec->limit) {
         rec->page++;
-
-    } else {
-        rec->phase = NGX_NANGO_RECONCILE_COUNT;
-        ngx_memzero(rec->key, NANGO_KEY_LEN);
+        return;
     }
 
-    ngx_nango_reconcile_again(rec, NGX_NANGO_RECONCILE_NEXT);
+    rec->phase = (rec->phase == NGX_NANGO_RECONCILE_LIST)
+                 ? NGX_NANGO_RECONCILE_COUNT : NGX_NANGO_RECONCILE_CHECK;
+
+    ngx_memzero(rec->key, NANGO_KEY_LEN);
+}
+
+
+static void
+ngx_nango_reconcile_note(ngx_nango_reconcile_t *rec)
+{
+    if (rec->npages < NGX_NANGO_RECONCILE_PAGES) {
+        rec->pages[rec->npages].page = rec->page;
+        rec->pages[rec->npages].limit = rec->limit;
+        rec->npages++;
+
+    } else {
+        rec->npages = NGX_NANGO_RECONCILE_PAGES + 1;
+    }
+}
+
+
+/* To the first page that was noted, the next one, or behind them. */
+
+static void
+ngx_nango_reconcile_repairs(ngx_nango_reconcile_t *rec)
+{
+    if (rec->phase != NGX_NANGO_RECONCILE_REPAIR) {
+        rec->phase = NGX_NANGO_RECONCILE_REPAIR;
+        rec->page = 0;
+        rec->next = 0;
+    }
+
+    if (rec->npages > NGX_NANGO_RECONCILE_PAGES) {
+        return;
+    }
+
+    if (rec->next < rec->npages) {
+        rec->page = rec->pages[rec->next].page;
+        rec->limit = rec->pages[rec->next].limit;
+        rec->next++;
+        return;
+    }
+
+    rec->phase = NGX_NANGO_RECONCILE_CHECK;
+    ngx_memzero(rec->key, NANGO_KEY_LEN);
 }
 
 
@@ -814,6 +943,11 @@ ngx_nango_reconcile_repair(ngx_nango_reconcile_t *rec, nango_reader_t *reader,
 {
     ngx_nango_job_t  *job;
 
+    if (rec->phase == NGX_NANGO_RECONCILE_LIST && !rec->few) {
+        rec->differs = 1;
+        return NGX_OK;
+    }
+
     /*
      * What is on its way to the state may say something of this one: a repair
      * would undo a deletion.
@@ -869,11 +1003,13 @@ ngx_nango_reconcile_count(ngx_nango_reconcile_t *rec)
 
     if (rc == 0) {
 
-        if (rec->gone > 10 && rec->gone * 5 > rec->live) {
+        if (rec->gone > NGX_NANGO_RECONCILE_FEW
+            && rec->gone * 5 > rec->live)
+        {
             ngx_log_error(NGX_LOG_CRIT, ngx_cycle->log, 0,
                           "nango: %uL of %uL connections of environment "
                           "\"%V\" are not in Nango's list; nothing is "
-                          "removed, since its api_key probably belongs to "
+                          "changed, since its api_key probably belongs to "
                           "another environment", rec->gone, rec->live,
                           &rec->environment->name);
 
@@ -881,8 +1017,7 @@ ngx_nango_reconcile_count(ngx_nango_reconcile_t *rec)
             return;
         }
 
-        rec->phase = NGX_NANGO_RECONCILE_CHECK;
-        ngx_memzero(rec->key, NANGO_KEY_LEN);
+        ngx_nango_reconcile_repairs(rec);
     }
 
     ngx_nango_reconcile_again(rec, NGX_NANGO_RECONCILE_NEXT);

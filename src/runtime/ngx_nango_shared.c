@@ -86,6 +86,10 @@ typedef struct {
 
 typedef struct {
     ngx_atomic_t              counters[NGX_NANGO_COUNTERS];
+    ngx_atomic_t              started_at;
+    ngx_atomic_t              loaded_at;
+    ngx_atomic_t              generation;
+    ngx_atomic_t              first;        /* generation that has asked */
     ngx_atomic_t              applied;
     ngx_atomic_t              wanted;
     ngx_atomic_t              watched;
@@ -155,10 +159,52 @@ ngx_nango_shared_init(ngx_shm_zone_t *zone, void *data)
         return NGX_ERROR;
     }
 
+    ngx_nango_shared->started_at = (ngx_atomic_uint_t) ngx_nango_now();
+
     shpool->data = ngx_nango_shared;
     zone->data = ngx_nango_shared;
 
     return NGX_OK;
+}
+
+
+void
+ngx_nango_generation_begin(void)
+{
+    if (ngx_nango_shared) {
+        ngx_nango_shared->loaded_at = (ngx_atomic_uint_t) ngx_nango_now();
+        ngx_nango_shared->generation++;
+    }
+}
+
+
+void
+ngx_nango_generation(ngx_nango_generation_t *generation)
+{
+    ngx_memzero(generation, sizeof(ngx_nango_generation_t));
+
+    if (ngx_nango_shared) {
+        generation->number = ngx_nango_shared->generation;
+        generation->started_at = ngx_nango_shared->started_at;
+        generation->loaded_at = ngx_nango_shared->loaded_at;
+    }
+}
+
+
+ngx_uint_t
+ngx_nango_generation_first(void)
+{
+    ngx_atomic_uint_t  first;
+
+    if (ngx_nango_shared == NULL) {
+        return 0;
+    }
+
+    first = ngx_nango_shared->first;
+
+    return first < ngx_nango_shared->generation
+           && ngx_atomic_cmp_set(&ngx_nango_shared->first, first,
+                                 ngx_nango_shared->generation);
 }
 
 
@@ -408,6 +454,17 @@ ngx_nango_circuit_leave(u_char *key, ngx_uint_t failed, ngx_str_t *name,
                       "to time one request is sent to see whether it does",
                       name);
     }
+}
+
+
+ngx_uint_t
+ngx_nango_circuit_open(u_char *key)
+{
+    ngx_nango_environment_slot_t  *slot;
+
+    slot = ngx_nango_environment_slot(key);
+
+    return slot && slot->failures >= NGX_NANGO_CIRCUIT;
 }
 
 

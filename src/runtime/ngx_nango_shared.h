@@ -25,6 +25,8 @@ typedef enum {
     NGX_NANGO_WEBHOOKS_FORGED,          /* a signature that verifies nothing */
     NGX_NANGO_WEBHOOKS_UNAVAILABLE,     /* 503 */
     NGX_NANGO_WEBHOOKS_LOST,            /* answered by somebody else */
+    NGX_NANGO_WEBHOOKS_TOO_LARGE,       /* 413 */
+    NGX_NANGO_WEBHOOKS_UNREADABLE,      /* 400: no body that HTTP knows */
     NGX_NANGO_SESSIONS_ISSUED,
     NGX_NANGO_SESSIONS_REUSED,
     NGX_NANGO_SESSIONS_FAILED,
@@ -51,6 +53,24 @@ typedef enum {
 ngx_int_t ngx_nango_shared_add(ngx_conf_t *cf, void *tag);
 
 /* All of these do nothing, or find nothing, without a zone. */
+
+/*
+ * For init_module, once for each configuration that is loaded.  Since start:
+ * how many were, and when, in ms of ngx_nango_now(), the zone was made, which
+ * is when its counters began, and the last one was loaded.
+ */
+void ngx_nango_generation_begin(void);
+
+typedef struct {
+    uint64_t                    number;
+    uint64_t                    started_at;
+    uint64_t                    loaded_at;
+} ngx_nango_generation_t;
+
+void ngx_nango_generation(ngx_nango_generation_t *generation);
+
+/* 1 for the first of a generation's workers that asks. */
+ngx_uint_t ngx_nango_generation_first(void);
 
 void ngx_nango_count(ngx_nango_counter_e counter);
 uint64_t ngx_nango_counted(ngx_nango_counter_e counter);
@@ -92,6 +112,7 @@ ngx_uint_t ngx_nango_account_low(ngx_str_t *account);
 ngx_int_t ngx_nango_circuit_enter(u_char *key, ngx_msec_t timeout);
 void ngx_nango_circuit_leave(u_char *key, ngx_uint_t failed, ngx_str_t *name,
     ngx_log_t *log);
+ngx_uint_t ngx_nango_circuit_open(u_char *key);
 
 /*
  * When the environment was last compared with Nango's list, in ms of
@@ -118,15 +139,15 @@ typedef enum {
 
 /* Times in ms of ngx_nango_now(), 0: never. */
 typedef struct {
-    ngx_uint_t                  in_flight;
+    uint64_t                    in_flight;
     uint64_t                    attempts;
     uint64_t                    delivered;
     uint64_t                    failed;
     uint64_t                    down_since;
     uint64_t                    success_at;
     uint64_t                    failure_at;
+    uint64_t                    status;     /* the last failure's, 0: none */
     ngx_nango_delivery_error_e  error;      /* of the last failure */
-    ngx_uint_t                  status;     /* the last failure's, 0: none */
 } ngx_nango_delivery_state_t;
 
 /*

@@ -63,6 +63,7 @@ typedef struct {
     ngx_uint_t               recover;
     nango_store_t           *store;
     ngx_nango_store_state_e  state;
+    nango_error_t            refusal;       /* code NANGO_OK: none */
 
     /* The event loop's. */
     nango_store_t           *open;          /* what it has seen of store */
@@ -73,6 +74,7 @@ typedef struct {
     ngx_event_t              wait_event;
     ngx_event_t              hold_event;
     ngx_nango_trouble_t      unreadable;
+    nango_error_t            unread;        /* while there is trouble */
 
     /* The thread's. */
     nango_writer_t          *writer;
@@ -107,6 +109,9 @@ static void ngx_nango_committer_done(ngx_nango_committer_t *cm,
     ngx_nango_job_t *jobs);
 static void ngx_nango_committer_error(ngx_nango_committer_t *cm,
     nango_error_t *err);
+static void ngx_nango_committer_well(ngx_nango_committer_t *cm);
+static nango_reader_t *ngx_nango_store_read(
+    nango_rc_e (*begin)(nango_reader_t *reader, nango_error_t *err));
 static void ngx_nango_store_done_handler(ngx_event_t *ev);
 static void ngx_nango_store_wait_handler(ngx_event_t *ev);
 static void ngx_nango_store_hold_handler(ngx_event_t *ev);
@@ -379,6 +384,7 @@ ngx_nango_committer_cycle(void *data)
 
             if (cm->reopened && ngx_nango_trouble_over(&cm->trouble)) {
                 cm->reopened = 0;
+                ngx_nango_committer_well(cm);
                 ngx_log_error(NGX_LOG_NOTICE, cm->log, 0,
                               "nango: the store in \"%V\" is open again",
                               &cm->conf->path);
@@ -397,6 +403,7 @@ ngx_nango_committer_cycle(void *data)
 
         } else if (ngx_nango_trouble_over(&cm->trouble)) {
             cm->reopened = 0;
+            ngx_nango_committer_well(cm);
             ngx_log_error(NGX_LOG_NOTICE, cm->log, 0,
                           "nango: webhooks are being stored again");
         }
@@ -483,6 +490,7 @@ ngx_nango_committer_open(ngx_nango_committer_t *cm)
 
     if (cm->trouble.kinds) {
         cm->trouble.kinds = 0;
+        ngx_nango_committer_well(cm);
         ngx_log_error(NGX_LOG_NOTICE, cm->log, 0,
                       "nango: the store in \"%V\" is open", &cm->conf->path);
     }
@@ -847,6 +855,19 @@ ngx_nango_committer_error(ngx_nango_committer_t *cm, nango_error_t *err)
                       "nango: %s; webhooks are answered 503 meanwhile",
                       err->text);
     }
+
+    (void) pthread_mutex_lock(&cm->mutex);
+    cm->refusal = *err;
+    (void) pthread_mutex_unlock(&cm->mutex);
+}
+
+
+static void
+ngx_nango_committer_well(ngx_nango_committer_t *cm)
+{
+    (void) pthread_mutex_lock(&cm->mutex);
+    cm->refusal.code = NANGO_OK;
+    (void) pthread_mutex_unlock(&cm->mutex);
 }
 
 
@@ -1040,6 +1061,21 @@ ngx_nango_store_hold_handler(ngx_event_t *ev)
 nango_reader_t *
 ngx_nango_store_snapshot(void)
 {
+    return ngx_nango_store_read(nango_reader_begin);
+}
+
+
+nango_reader_t *
+ngx_nango_store_glance(void)
+{
+    return ngx_nango_store_read(nango_reader_begin_state);
+}
+
+
+static nango_reader_t *
+ngx_nango_store_read(nango_rc_e (*begin)(nango_reader_t *reader,
+    nango_error_t *err))
+{
     nango_rc_e              rc;
     nango_error_t           err;
     ngx_nango_committer_t  *cm;
@@ -1050,7 +1086,7 @@ ngx_nango_store_snapshot(void)
         return NULL;
     }
 
-    rc = nango_reader_begin(cm->reader, &err);
+    rc = begin(cm->reader, &err);
 
     if (rc == NANGO_OK) {
         (void) ngx_nango_trouble_over(&cm->unreadable);
@@ -1073,6 +1109,8 @@ ngx_nango_store_unreadable(nango_error_t *err)
 
     cm = ngx_nango_committer;
 
+    cm->unread = *err;
+
     if (ngx_nango_trouble(&cm->unreadable, err->code)) {
         level = (err->code == NANGO_EBROKEN) ? NGX_LOG_ERR : NGX_LOG_CRIT;
 
@@ -1087,6 +1125,34 @@ ngx_nango_store_unreadable(nango_error_t *err)
         (void) pthread_cond_signal(&cm->cond);
         (void) pthread_mutex_unlock(&cm->mutex);
     }
+}
+
+
+ngx_uint_t
+ngx_nango_store_trouble(nango_error_t *err)
+{
+    ngx_nango_committer_t  *cm;
+
+    cm = ngx_nango_committer;
+
+    if (cm == NULL) {
+        return 0;
+    }
+
+    (void) pthread_mutex_lock(&cm->mutex);
+    *err = cm->refusal;
+    (void) pthread_mutex_unlock(&cm->mutex);
+
+    if (err->code != NANGO_OK) {
+        return 1;
+    }
+
+    if (cm->unreadable.kinds) {
+        *err = cm->unread;
+        return 1;
+    }
+
+    return 0;
 }
 
 

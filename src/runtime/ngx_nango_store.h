@@ -83,8 +83,18 @@ ngx_int_t ngx_nango_job_submit(ngx_nango_job_t *job);
  */
 nango_reader_t *ngx_nango_store_snapshot(void);
 
+/* Of the state alone: see nango_reader_begin_state(). */
+nango_reader_t *ngx_nango_store_glance(void);
+
 /* What reading in a snapshot came to: tells it, and has it seen to. */
 void ngx_nango_store_unreadable(nango_error_t *err);
+
+
+/*
+ * What keeps this worker from writing or reading: 1 and *err, as it was told
+ * last; 0: nothing that it has met.
+ */
+ngx_uint_t ngx_nango_store_trouble(nango_error_t *err);
 
 
 /*

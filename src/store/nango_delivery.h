@@ -33,7 +33,10 @@
 #include "nango_store.h"
 
 
-/* Bits of nango_subscriber_t's types. */
+/*
+ * Bits of nango_subscriber_t's types.  A type that this code does not know is
+ * NANGO_TYPE_OTHER.
+ */
 #define NANGO_DELIVERY_TYPE(type)  (1u << (type))
 
 /* How many events of one lane are read ahead of its first one's end. */
@@ -82,7 +85,7 @@ void nango_delivery_free(nango_delivery_t *d);
  */
 typedef enum {
     NANGO_SETTLED_DELIVERED = 0,
-    NANGO_SETTLED_SKIPPED,
+    NANGO_SETTLED_SKIPPED,          /* of a row: it is not wanted any more */
     NANGO_SETTLED_WAITING,          /* gets a row, or keeps it */
     NANGO_SETTLED_DEAD              /* will not be tried again */
 } nango_settled_e;
@@ -95,7 +98,8 @@ typedef struct {
     unsigned              held:1;       /* for nango_queue.h, not looked at */
     uint32_t              attempts;     /* that failed until now */
     uint16_t              status;       /* the last answer's; 0: none */
-    uint64_t              next_at;      /* WAITING: not before; ms since 1970 */
+    uint64_t              next_at;      /* WAITING: not before; ms since 1970.
+                                           0: now, once it is the first */
     uint64_t              count;        /* SKIPPED */
 } nango_settled_t;
 
@@ -103,8 +107,14 @@ typedef struct {
  * What a subscriber's events came to since it was told the last time.  The
  * cursor goes from cursor_before to cursor; settled has everything of the
  * environment in between, in any order, and rows from before.  If the cursor
- * is not at cursor_before on disk, which another leader can have caused,
- * nothing of it is applied and stale is set.
+ * is not at cursor_before on disk, which another leader can have caused, or
+ * the subscriber is not there, nothing of it is applied and stale is set: who
+ * leads reads its ledger, drops what it knew, and goes on from there.  Rows
+ * that are gone or dead by now are passed over.
+ *
+ * A delivered row's successor in its lane is due at once, whatever its own
+ * time.  A cursor at the end of what is applied (also one that stays there)
+ * is where what has vanished with its log becomes lost.
  */
 typedef struct {
     unsigned char         key[NANGO_KEY_LEN];
@@ -119,7 +129,10 @@ typedef struct {
 
 /*
  * Makes those that the state does not know yet: with their cursor at the end
- * of what is applied, or (from_start) before the first event in the log.
+ * of what is applied, or (from_start) before the first event in the log.  One
+ * that is there keeps everything, whether it can be read or not.  Register
+ * after the first fold that has no more: a state that was lost is made again
+ * from the log, and where it is then is where they begin.
  * Leader's thread; a write transaction of the state if there is anything to
  * make.  NANGO_EWRECKED like nango_fold().
  */
@@ -136,10 +149,16 @@ nango_rc_e nango_delivery_register(nango_store_t *store,
  * *settled_size in elements) what is settled as it is: SKIPPED, WAITING for
  * events whose lane has rows (next_at 0: behind them), DEAD for those received
  * more than max_age_ms before now_ms if expire is set, and then nothing is
- * appended to *deliveries and reading stops at the first that is younger.
- * *position is set to the last sequence that was looked at, *more to whether
- * there is more that is applied.  Records that cannot be read, and those of
- * other environments, are passed over.  Leader's thread; waits for the disk.
+ * appended to *deliveries and reading stops before the first wanted one that
+ * is younger.  *position is set to the last sequence that was looked at, or to
+ * what is applied if there is nothing left up to there; *more to whether there
+ * is, which is so too where expire has stopped.  Records that cannot be read,
+ * and those of other environments, are passed over, and count for max_events.
+ * Consecutive SKIPPED ones of a call are one element.
+ *
+ * Whether a lane has rows is what the state says: rows whose settlement is not
+ * in it yet the caller has to know of itself.  On an error the lists are as
+ * they were, and so is *position.  Leader's thread; waits for the disk.
  */
 typedef struct {
     uint64_t              now_ms;
@@ -158,8 +177,11 @@ nango_rc_e nango_delivery_read(nango_store_t *store,
  * Rows whose time has come: for at most max_lanes lanes that skip() does not
  * want passed over, the first NANGO_DELIVERY_LANE events each, in order, into
  * *deliveries.  With now_ms UINT64_MAX all rows are due.  *next_at: when the
- * next one will be, 0: none.  A row whose event is no longer in the log or
- * cannot be read is settled as DEAD in *settled, like above.
+ * next lane will be that skip() does not want passed over and that has not
+ * been taken, which may be in the past; 0: none.  A row whose event is no
+ * longer in the log or cannot be read is settled as DEAD in *settled, like
+ * above.  skip (which may be NULL) is called inside of the store, perhaps
+ * several times for a lane.
  */
 nango_rc_e nango_delivery_due(nango_store_t *store,
     const nango_subscriber_t *subscriber, uint64_t now_ms, size_t max_lanes,
@@ -172,12 +194,17 @@ nango_rc_e nango_delivery_due(nango_store_t *store,
 
 /*
  * Prunes the log from its old end, in one transaction: what was received more
- * than retain_ms before now_ms, is applied and owed to nobody: every
- * subscriber's cursor is past it, configured or not, and no row names it.
- * What is owed is passed over.  Never the newest event.  Above full_percent of
- * the store's size what is owed to nobody goes whatever its age, down to
- * that.  At most max_events; *from (in and out) is where to go on, 0: at the
- * beginning.  Body files are removed after the commit.  Leader's thread.
+ * than retain_ms before now_ms, is applied and owed to nobody: the cursors of
+ * all subscribers of its environment are past it, configured or not, and no
+ * row names it.  What is owed is passed over.  Never the newest event.  Above
+ * full_percent of the store's size what is owed to nobody goes whatever its
+ * age, down to that; 0: no such limit.  At most max_events, of eight times as
+ * many that are looked at; *from (in and out) is where to go on, 0: at the
+ * beginning, which is also where a round ends (more is 0 then).  Body files
+ * are removed after the commit.  Nothing goes while a subscriber cannot be
+ * read.  A record that cannot be read, or comes from the future, is as old as
+ * the next one that tells.  Leader's thread.  NANGO_EWRECKED like
+ * nango_log_commit().
  */
 typedef struct {
     uint64_t              now_ms;
@@ -216,8 +243,12 @@ typedef struct {
 
     uint64_t              rows;         /* of the waiting ones */
     uint64_t              redelivered;  /* put back by hand */
-    uint64_t              oldest_at;    /* received_at of the oldest waiting
-                                           one, 0: none */
+
+    /*
+     * received_at of the oldest waiting one, 0: none, or nobody knows.  Behind
+     * more than a thousand events of other environments: not older than that.
+     */
+    uint64_t              oldest_at;
 } nango_ledger_t;
 
 /* An environment's events that the state has applied. */
@@ -230,7 +261,9 @@ typedef struct {
 
 /*
  * In a snapshot of a reader (nango_state.h), so also on event loops: calls
- * visit for each; what it gets is valid during the call.  0, or -1 and *err.
+ * visit for each; what it gets is valid during the call, and visit calls
+ * nothing of the reader.  0, or -1 and *err.  What cannot be read is passed
+ * over.
  */
 int nango_reader_ledgers(nango_reader_t *reader,
     void (*visit)(void *data, const nango_ledger_t *ledger), void *data,
@@ -239,7 +272,10 @@ int nango_reader_stored(nango_reader_t *reader,
     void (*visit)(void *data, const nango_stored_t *stored), void *data,
     nango_error_t *err);
 
-/* The same for one subscriber: 1, 0: is not known, -1 and *err. */
+/*
+ * The same for one subscriber: 1, and strings that are valid until the next is
+ * read; 0: is not known, or its version is not; -1 and *err.
+ */
 int nango_reader_ledger(nango_reader_t *reader,
     const unsigned char key[NANGO_KEY_LEN], nango_ledger_t *ledger,
     nango_error_t *err);
@@ -271,7 +307,8 @@ int nango_reader_owed(nango_reader_t *reader,
  * NANGO_EINVAL: there is no such subscriber, or nothing to do it to.
  *
  * redeliver: the dead letter of that sequence, or (sequence 0) all of them, at
- *            most max in one call, is waiting again, due at once; *n of them.
+ *            most max in one call, is waiting again, due at once and as if it
+ *            had not been tried; *n of them, *more: call again.
  * resume:    it is parked no longer, and all its rows are due.
  * forget:    the subscriber is removed with all that it is owed; at most max
  *            rows in one call, *n of them, *more: call again.

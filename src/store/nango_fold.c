@@ -846,7 +846,7 @@ nango_fold_owner(nango_fold_t *f, const unsigned char owner[NANGO_KEY_LEN],
     int del)
 {
     MDB_val        key, val;
-    unsigned char  buf[NANGO_OWNERS_KEY_LEN];
+    unsigned char  buf[NANGO_OWNERS_KEY_LEN], value[NANGO_OWNERS_VALUE_LEN];
 
     f->writes++;
 
@@ -859,7 +859,11 @@ nango_fold_owner(nango_fold_t *f, const unsigned char owner[NANGO_KEY_LEN],
         return mdb_del(f->txn, f->store->owners, &key, NULL);
     }
 
-    val = nango_val(f->after.key, NANGO_KEY_LEN);
+    memcpy(value, f->after.key, NANGO_KEY_LEN);
+    nango_put_le(value + NANGO_KEY_LEN,
+                 nango_integration_mark(f->after.integration), 4);
+
+    val = nango_val(value, NANGO_OWNERS_VALUE_LEN);
 
     return mdb_put(f->txn, f->store->owners, &key, &val, 0);
 }

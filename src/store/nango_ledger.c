@@ -10,7 +10,6 @@
 #include "nango_rows.h"
 
 #include <errno.h>
-#include <stdlib.h>
 
 
 /* How far an environment's oldest event is looked for in the log. */
@@ -42,7 +41,6 @@ static nango_rc_e nango_owed_work(void *data, nango_error_t *err);
 static int nango_ledgers_all(nango_reading_t *r, MDB_cursor *cursor);
 static int nango_stored_all(nango_reading_t *r, MDB_cursor *cursor);
 static int nango_owed_all(nango_reading_t *r, MDB_cursor *cursor);
-static int nango_ledger_copy(nango_reader_t *reader, MDB_val val);
 static int nango_ledger_fill(nango_reader_t *reader,
     const unsigned char key[NANGO_KEY_LEN], MDB_val val,
     nango_ledger_t *ledger, int *decoded);
@@ -265,7 +263,7 @@ nango_stored_all(nango_reading_t *r, MDB_cursor *cursor)
         if (key.mv_size == NANGO_KEY_LEN) {
             memcpy(stored.key, key.mv_data, NANGO_KEY_LEN);
 
-            rc = nango_ledger_copy(reader, val);
+            rc = nango_reader_keep(reader, val);
 
             if (rc == 0) {
                 rc = nango_pruned_get(reader->log, reader->store, stored.key,
@@ -376,29 +374,6 @@ nango_owed_all(nango_reading_t *r, MDB_cursor *cursor)
 
 
 static int
-nango_ledger_copy(nango_reader_t *reader, MDB_val val)
-{
-    unsigned char  *p;
-
-    if (val.mv_size > reader->size) {
-        p = realloc(reader->record, val.mv_size);
-        if (p == NULL) {
-            return ENOMEM;
-        }
-
-        reader->record = p;
-        reader->size = val.mv_size;
-    }
-
-    if (val.mv_size != 0) {
-        memcpy(reader->record, val.mv_data, val.mv_size);
-    }
-
-    return 0;
-}
-
-
-static int
 nango_ledger_fill(nango_reader_t *reader,
     const unsigned char key[NANGO_KEY_LEN], MDB_val val,
     nango_ledger_t *ledger, int *decoded)
@@ -408,7 +383,7 @@ nango_ledger_fill(nango_reader_t *reader,
     unsigned char        environment[NANGO_KEY_LEN];
     nango_subscribed_t   s;
 
-    rc = nango_ledger_copy(reader, val);
+    rc = nango_reader_keep(reader, val);
     if (rc != 0) {
         return rc;
     }

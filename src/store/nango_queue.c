@@ -28,6 +28,7 @@ typedef struct nango_place_s   nango_place_t;
 struct nango_place_s {
     nango_place_t         *next;
     nango_queued_t        *event;       /* NULL: settled */
+    nango_lane_t          *lane;        /* closed, and told to be by this */
     nango_settled_t        settled;
 };
 
@@ -45,7 +46,8 @@ struct nango_lane_s {
     nango_lane_t          *next;        /* of those that are ready, or closed */
     nango_queued_t        *first;
     nango_queued_t        *last;
-    uint64_t               number;      /* of the report that has its end */
+    size_t                 places;      /* that say that it is closed */
+    uint64_t               number;      /* of the report that has the last */
     unsigned               ready:1;
     unsigned               closed:1;
     unsigned               reported:1;
@@ -70,7 +72,7 @@ struct nango_queue_s {
     size_t                 nlanes;
     size_t                 size;        /* of the hash, a power of two */
     nango_lanes_t          ready;
-    nango_lanes_t          closed;      /* without events, in order */
+    nango_lanes_t          closed;      /* without events */
 
     /* Settled rows, and lanes that have been let go, for the next report. */
     nango_settled_t       *rows;
@@ -101,7 +103,10 @@ struct nango_queue_s {
 };
 
 
+static void nango_queue_acknowledge(nango_queue_t *q, uint64_t number);
 static int nango_queue_add(nango_queue_t *q, nango_delivery_t *d);
+static void nango_queue_add_settled(nango_queue_t *q,
+    const nango_settled_t *settled);
 static nango_place_t *nango_queue_place(nango_queue_t *q);
 static void nango_queue_settle(nango_queue_t *q, nango_queued_t *e,
     nango_settled_e kind, uint32_t attempts, unsigned status,
@@ -131,6 +136,8 @@ static void nango_lane_free(nango_queue_t *q, nango_lane_t *lane);
 static void nango_lanes_push(nango_lanes_t *lanes, nango_lane_t *lane);
 static int nango_room(void *array, size_t n, size_t *size, size_t element);
 static int nango_lane_release(nango_queue_t *q, nango_lane_t *lane);
+static void nango_place_wait(nango_place_t *place, nango_lane_t *lane,
+    uint32_t attempts);
 
 
 nango_queue_t *
@@ -248,22 +255,10 @@ nango_queue_feed(nango_queue_t *q, uint64_t number,
     size_t nsettled, uint64_t position)
 {
     size_t             i;
-    nango_lane_t      *lane;
     nango_place_t     *place;
     nango_delivery_t  *d;
 
-    while (q->closed.first != NULL && q->closed.first->reported
-           && q->closed.first->number <= number)
-    {
-        lane = q->closed.first;
-        q->closed.first = lane->next;
-
-        nango_lane_free(q, lane);
-    }
-
-    if (q->closed.first == NULL) {
-        q->closed.last = &q->closed.first;
-    }
+    nango_queue_acknowledge(q, number);
 
     i = 0;
 
@@ -291,13 +286,7 @@ nango_queue_feed(nango_queue_t *q, uint64_t number,
             continue;
         }
 
-        place = nango_queue_place(q);
-
-        if (place != NULL) {
-            place->settled = settled[i];
-        }
-
-        i++;
+        nango_queue_add_settled(q, &settled[i++]);
     }
 
     if (position != 0) {
@@ -310,6 +299,34 @@ nango_queue_feed(nango_queue_t *q, uint64_t number,
     }
 
     return q->failed ? -1 : 0;
+}
+
+
+/* Lanes whose rows the log's reader has seen are closed no longer. */
+
+static void
+nango_queue_acknowledge(nango_queue_t *q, uint64_t number)
+{
+    nango_lane_t   *lane;
+    nango_lanes_t   closed;
+
+    closed.first = NULL;
+    closed.last = &closed.first;
+
+    while (q->closed.first != NULL) {
+        lane = q->closed.first;
+        q->closed.first = lane->next;
+
+        if (lane->reported && lane->number <= number) {
+            nango_lane_free(q, lane);
+
+        } else {
+            nango_lanes_push(&closed, lane);
+        }
+    }
+
+    q->closed.first = closed.first;
+    q->closed.last = closed.first ? closed.last : &q->closed.first;
 }
 
 
@@ -351,9 +368,9 @@ nango_queue_add(nango_queue_t *q, nango_delivery_t *d)
     }
 
     if (lane->closed) {
-        place->settled.kind = NANGO_SETTLED_WAITING;
         place->settled.sequence = d->sequence;
         memcpy(place->settled.lane, d->lane, NANGO_KEY_LEN);
+        nango_place_wait(place, lane, d->attempts);
 
         nango_delivery_free(d);
         return 0;
@@ -391,6 +408,48 @@ nango_queue_add(nango_queue_t *q, nango_delivery_t *d)
     q->bytes += d->record.body.len + d->record.headers.len;
 
     return 0;
+}
+
+
+/*
+ * One that waits does so behind rows.  Until it has a row itself, which the
+ * cursor may be far from, the log's reader may find no more of them.
+ */
+
+static void
+nango_queue_add_settled(nango_queue_t *q, const nango_settled_t *settled)
+{
+    nango_lane_t   *lane;
+    nango_place_t  *place;
+
+    place = nango_queue_place(q);
+
+    if (place == NULL) {
+        return;
+    }
+
+    place->settled = *settled;
+
+    if (settled->kind != NANGO_SETTLED_WAITING) {
+        return;
+    }
+
+    lane = nango_lane_find(q, settled->lane, 1);
+
+    if (lane == NULL) {
+        q->failed = 1;
+        return;
+    }
+
+    nango_place_wait(place, lane, settled->attempts);
+
+    if (!lane->closed) {
+        lane->closed = 1;
+
+        if (lane->first == NULL) {
+            nango_lanes_push(&q->closed, lane);
+        }
+    }
 }
 
 
@@ -736,6 +795,9 @@ nango_queue_settle(nango_queue_t *q, nango_queued_t *e, nango_settled_e kind,
 
     if (e->place == NULL) {
         nango_queue_row(q, s);
+
+    } else if (kind == NANGO_SETTLED_WAITING) {
+        nango_place_wait(e->place, lane, attempts);
     }
 
     nango_queue_drop(q, e);
@@ -888,6 +950,10 @@ nango_queue_report(nango_queue_t *q, uint64_t number, uint64_t now,
             report->settled[report->nsettled++] = *s;
         }
 
+        if (place->lane != NULL) {
+            place->lane->places--;
+        }
+
         q->window = place->next;
 
         if (q->window == NULL) {
@@ -931,7 +997,7 @@ nango_queue_report(nango_queue_t *q, uint64_t number, uint64_t now,
 
     for (lane = q->closed.first; lane != NULL; lane = lane->next) {
 
-        if (!lane->reported) {
+        if (!lane->reported && lane->places == 0) {
             lane->reported = 1;
             lane->number = number;
         }
@@ -1159,13 +1225,26 @@ nango_lane_close(nango_queue_t *q, nango_lane_t *lane)
         e = lane->first->next;
 
         if (e->place != NULL) {
-            e->place->settled.kind = NANGO_SETTLED_WAITING;
-            e->place->settled.attempts = e->delivery->attempts;
+            nango_place_wait(e->place, lane, e->delivery->attempts);
             e->place->event = NULL;
         }
 
         nango_queue_drop(q, e);
     }
+}
+
+
+/* What is settled so gets a row when the cursor is there. */
+
+static void
+nango_place_wait(nango_place_t *place, nango_lane_t *lane, uint32_t attempts)
+{
+    place->settled.kind = NANGO_SETTLED_WAITING;
+    place->settled.attempts = attempts;
+
+    place->lane = lane;
+    lane->places++;
+    lane->reported = 0;
 }
 
 

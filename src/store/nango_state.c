@@ -42,7 +42,12 @@ struct nango_owned_s {
     nango_str_t           environment;
     const nango_tag_t    *tags;
     size_t                ntags;
+    nango_str_t           only;         /* of this integration, or any */
+    uint32_t              mark;
+    size_t                left;         /* places to look at */
     uint64_t              place;        /* complement of a created sequence */
+    int                   other;        /* another integration's is there */
+    int                   begun;
     int                   end;
     MDB_cursor           *cursors[NANGO_TAGS_MAX];
     unsigned char         keys[NANGO_TAGS_MAX][NANGO_KEY_LEN];
@@ -62,10 +67,14 @@ typedef struct {
 } nango_visit_t;
 
 
+static nango_rc_e nango_reader_enter(nango_reader_t *reader, int alone,
+    nango_error_t *err);
 static nango_rc_e nango_reader_start(nango_reader_t *reader,
     nango_error_t *err);
 static int nango_reader_renew(MDB_env *env, MDB_txn **txn);
 static int nango_reader_read_last(nango_reader_t *reader);
+static int nango_reader_measure(nango_reader_t *reader, nango_usage_t *usage,
+    const char **file);
 static int nango_reader_get(nango_reader_t *reader,
     const unsigned char key[NANGO_KEY_LEN], nango_connection_t *c,
     int *decoded);
@@ -75,6 +84,9 @@ static int nango_owned_step(nango_owned_t *owned, nango_connection_t *c,
     nango_error_t *err);
 static int nango_owned_meet(nango_owned_t *owned,
     unsigned char key[NANGO_KEY_LEN]);
+static int nango_owned_place(nango_owned_t *owned, size_t i, MDB_val *k,
+    MDB_val *v);
+static int nango_owned_other(const nango_owned_t *owned, MDB_val v);
 static int nango_owned_matches(const nango_owned_t *owned,
     const nango_connection_t *c);
 static int nango_reader_all_from(MDB_cursor *cursor,
@@ -398,6 +410,20 @@ nango_reader_next(nango_reader_t *reader)
 }
 
 
+nango_store_t *
+nango_reader_store(nango_reader_t *reader)
+{
+    return reader->store;
+}
+
+
+MDB_cursor *
+nango_reader_log(nango_reader_t *reader)
+{
+    return reader->events;
+}
+
+
 /* NANGO_EBROKEN: a fault.  What is not there yet a snapshot gets itself. */
 
 nango_rc_e
@@ -477,11 +503,26 @@ nango_reader_drop(nango_reader_t *reader)
 nango_rc_e
 nango_reader_begin(nango_reader_t *reader, nango_error_t *err)
 {
+    return nango_reader_enter(reader, 0, err);
+}
+
+
+nango_rc_e
+nango_reader_begin_state(nango_reader_t *reader, nango_error_t *err)
+{
+    return nango_reader_enter(reader, 1, err);
+}
+
+
+static nango_rc_e
+nango_reader_enter(nango_reader_t *reader, int alone, nango_error_t *err)
+{
     nango_rc_e      code;
     nango_guard_t   guard;
     nango_store_t  *store;
 
     store = reader->store;
+    reader->alone = alone;
 
     if (!nango_store_try_enter(store)) {
         return nango_error_set(err, NANGO_EBUSY,
@@ -523,6 +564,13 @@ nango_reader_start(nango_reader_t *reader, nango_error_t *err)
     nango_store_t  *store;
 
     store = reader->store;
+
+    if (reader->alone) {
+        rc = nango_reader_renew(store->state, &reader->state);
+
+        return nango_store_error(store, err, rc, "mdb_txn_renew()", "state");
+    }
+
     file = "log";
 
     rc = nango_reader_renew(store->log, &reader->log);
@@ -554,7 +602,7 @@ nango_reader_end(nango_reader_t *reader)
 
     if (sigsetjmp(guard.jump, 0) == 0) {
 
-        if (reader->log != NULL) {
+        if (reader->log != NULL && !reader->alone) {
             mdb_txn_reset(reader->log);
         }
 
@@ -708,9 +756,8 @@ static int
 nango_reader_get(nango_reader_t *reader, const unsigned char key[NANGO_KEY_LEN],
     nango_connection_t *c, int *decoded)
 {
-    int             rc;
-    MDB_val         k, v;
-    unsigned char  *p;
+    int       rc;
+    MDB_val   k, v;
 
     k = nango_val(key, NANGO_KEY_LEN);
 
@@ -724,20 +771,36 @@ nango_reader_get(nango_reader_t *reader, const unsigned char key[NANGO_KEY_LEN],
         return 0;
     }
 
-    if (v.mv_size > reader->size) {
-        p = realloc(reader->record, v.mv_size);
+    rc = nango_reader_keep(reader, v);
+    if (rc != 0) {
+        return rc;
+    }
+
+    *decoded = nango_connection_decode(c, key,
+                                       nango_str(reader->record, v.mv_size));
+
+    return 0;
+}
+
+
+int
+nango_reader_keep(nango_reader_t *reader, MDB_val val)
+{
+    unsigned char  *p;
+
+    if (val.mv_size > reader->size) {
+        p = realloc(reader->record, val.mv_size);
         if (p == NULL) {
             return ENOMEM;
         }
 
         reader->record = p;
-        reader->size = v.mv_size;
+        reader->size = val.mv_size;
     }
 
-    memcpy(reader->record, v.mv_data, v.mv_size);
-
-    *decoded = nango_connection_decode(c, key,
-                                       nango_str(reader->record, v.mv_size));
+    if (val.mv_size != 0) {
+        memcpy(reader->record, val.mv_data, val.mv_size);
+    }
 
     return 0;
 }
@@ -852,6 +915,7 @@ nango_owned_open(nango_reader_t *reader, nango_str_t environment,
     owned->environment = environment;
     owned->tags = tags;
     owned->ntags = ntags;
+    owned->left = SIZE_MAX;
 
     if (before) {
         owned->place = ~(before - 1);
@@ -875,6 +939,15 @@ nango_owned_open(nango_reader_t *reader, nango_str_t environment,
     }
 
     return owned;
+}
+
+
+void
+nango_owned_only(nango_owned_t *owned, nango_str_t integration, size_t max)
+{
+    owned->only = integration;
+    owned->mark = nango_integration_mark(integration);
+    owned->left = max;
 }
 
 
@@ -967,6 +1040,11 @@ nango_owned_step(nango_owned_t *owned, nango_connection_t *c,
 
     while (!owned->end) {
 
+        if (owned->left-- == 0) {
+            owned->end = 1;
+            break;
+        }
+
         rc = nango_owned_meet(owned, key);
 
         if (rc == MDB_NOTFOUND) {
@@ -976,7 +1054,7 @@ nango_owned_step(nango_owned_t *owned, nango_connection_t *c,
 
         decoded = -1;
 
-        if (rc == 0) {
+        if (rc == 0 && !owned->other) {
             rc = nango_reader_get(owned->reader, key, c, &decoded);
         }
 
@@ -1008,32 +1086,29 @@ nango_owned_step(nango_owned_t *owned, nango_connection_t *c,
 static int
 nango_owned_meet(nango_owned_t *owned, unsigned char key[NANGO_KEY_LEN])
 {
-    int            rc;
-    size_t         i, met;
-    MDB_val        k, v;
-    uint64_t       place;
-    unsigned char  buf[NANGO_OWNERS_KEY_LEN];
+    int       rc;
+    size_t    i, met;
+    MDB_val   k, v;
+    uint64_t  place;
 
     i = 0;
     met = 0;
 
     while (met < owned->ntags) {
 
-        memcpy(buf, owned->keys[i], NANGO_KEY_LEN);
-        nango_put_be64(buf + NANGO_KEY_LEN, owned->place);
-
-        k = nango_val(buf, NANGO_OWNERS_KEY_LEN);
-
-        rc = mdb_cursor_get(owned->cursors[i], &k, &v, MDB_SET_RANGE);
+        rc = nango_owned_place(owned, i, &k, &v);
         if (rc != 0) {
             return rc;
         }
 
-        if (k.mv_size != NANGO_OWNERS_KEY_LEN || v.mv_size != NANGO_KEY_LEN) {
+        if (k.mv_size != NANGO_OWNERS_KEY_LEN
+            || (v.mv_size != NANGO_OWNERS_VALUE_LEN
+                && v.mv_size != NANGO_KEY_LEN))
+        {
             return MDB_CORRUPTED;
         }
 
-        if (memcmp(k.mv_data, buf, NANGO_KEY_LEN) != 0) {
+        if (memcmp(k.mv_data, owned->keys[i], NANGO_KEY_LEN) != 0) {
             return MDB_NOTFOUND;
         }
 
@@ -1042,12 +1117,48 @@ nango_owned_meet(nango_owned_t *owned, unsigned char key[NANGO_KEY_LEN])
         met = (place == owned->place) ? met + 1 : 1;
 
         owned->place = place;
+        owned->other = nango_owned_other(owned, v);
         memcpy(key, v.mv_data, NANGO_KEY_LEN);
 
         i = (i + 1) % owned->ntags;
     }
 
+    owned->begun = 1;
+
     return 0;
+}
+
+
+/* A walk over one tag alone goes on where its cursor is. */
+
+static int
+nango_owned_place(nango_owned_t *owned, size_t i, MDB_val *k, MDB_val *v)
+{
+    unsigned char  buf[NANGO_OWNERS_KEY_LEN];
+
+    if (owned->begun && owned->ntags == 1) {
+        return mdb_cursor_get(owned->cursors[0], k, v, MDB_NEXT);
+    }
+
+    memcpy(buf, owned->keys[i], NANGO_KEY_LEN);
+    nango_put_be64(buf + NANGO_KEY_LEN, owned->place);
+
+    *k = nango_val(buf, NANGO_OWNERS_KEY_LEN);
+
+    return mdb_cursor_get(owned->cursors[i], k, v, MDB_SET_RANGE);
+}
+
+
+/* Whether an entry says that it is not of the integration that is wanted. */
+
+static int
+nango_owned_other(const nango_owned_t *owned, MDB_val v)
+{
+    const unsigned char  *p = v.mv_data;
+
+    return owned->only.data != NULL
+           && v.mv_size == NANGO_OWNERS_VALUE_LEN
+           && nango_get_le(p + NANGO_KEY_LEN, 4) != owned->mark;
 }
 
 
@@ -1059,7 +1170,9 @@ nango_owned_matches(const nango_owned_t *owned, const nango_connection_t *c)
 
     if (!nango_connection_indexed(c)
         || c->created_sequence != ~owned->place
-        || !nango_str_eq(c->environment, owned->environment))
+        || !nango_str_eq(c->environment, owned->environment)
+        || (owned->only.data != NULL
+            && !nango_str_eq(c->integration, owned->only)))
     {
         return 0;
     }
@@ -1317,6 +1430,88 @@ nango_reader_counts(nango_reader_t *reader, nango_counts_t *counts,
     counts->tombstones = n[NANGO_COUNT_TOMBSTONES];
 
     return NANGO_OK;
+}
+
+
+nango_rc_e
+nango_reader_usage(nango_reader_t *reader, nango_usage_t *usage,
+    nango_error_t *err)
+{
+    int             rc;
+    const char     *file;
+    nango_rc_e      code;
+    nango_guard_t   guard;
+
+    memset(usage, 0, sizeof(nango_usage_t));
+
+    usage->log_size = reader->store->size;
+
+    nango_guard_begin(&guard);
+
+    if (sigsetjmp(guard.jump, 0) == 0) {
+        rc = nango_reader_measure(reader, usage, &file);
+
+    } else {
+        code = nango_store_fault(reader->store, &guard, -1, err);
+        nango_guard_end(&guard);
+        return code;
+    }
+
+    nango_guard_end(&guard);
+
+    return nango_store_error(reader->store, err, rc, "mdb_stat()", file);
+}
+
+
+/* What the log's writer compares with its size: see nango_log.c. */
+
+static int
+nango_reader_measure(nango_reader_t *reader, nango_usage_t *usage,
+    const char **file)
+{
+    int             rc;
+    MDB_val         key, val;
+    MDB_stat        stat;
+    MDB_envinfo     info;
+    nango_store_t  *store;
+
+    store = reader->store;
+    *file = "log";
+
+    rc = mdb_stat(reader->log, store->events, &stat);
+
+    if (rc != 0) {
+        return rc;
+    }
+
+    usage->events = stat.ms_entries;
+    usage->log_bytes = ((uint64_t) stat.ms_branch_pages + stat.ms_leaf_pages
+                        + stat.ms_overflow_pages) * stat.ms_psize;
+
+    rc = mdb_cursor_get(reader->events, &key, &val, MDB_FIRST);
+
+    if (rc == 0) {
+
+        if (key.mv_size != NANGO_SEQUENCE_LEN) {
+            return MDB_CORRUPTED;
+        }
+
+        usage->first = nango_get_be64(key.mv_data);
+
+    } else if (rc != MDB_NOTFOUND) {
+        return rc;
+    }
+
+    *file = "state";
+
+    rc = mdb_env_info(store->state, &info);
+
+    if (rc == 0) {
+        usage->state_bytes = ((uint64_t) info.me_last_pgno + 1)
+                             * stat.ms_psize;
+    }
+
+    return rc;
 }
 
 

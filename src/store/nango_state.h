@@ -73,6 +73,13 @@ nango_rc_e nango_reader_begin(nango_reader_t *reader, nango_error_t *err);
 void nango_reader_end(nango_reader_t *reader);
 
 /*
+ * The same of the state alone, for those who take what is there: about half
+ * the price, and last and applied are not known in such a snapshot.
+ */
+nango_rc_e nango_reader_begin_state(nango_reader_t *reader,
+    nango_error_t *err);
+
+/*
  * In a snapshot: the last sequence that the log holds (or its floor), and the
  * last one that is in the state.  The log is looked at first, so last <=
  * applied means: everything acknowledged before the snapshot is in it.
@@ -112,6 +119,10 @@ int nango_reader_all(nango_reader_t *reader, unsigned char key[NANGO_KEY_LEN],
  * lower case.  The strings must live until _close().  before: only those whose
  * created_sequence is less; 0: all.
  *
+ * nango_owned_only(), before the first is read: those to one integration, whose
+ * id must live until _close(), among the first max that the owner has; most of
+ * the others' records are not looked at.
+ *
  * nango_owned_next(): 1 and *c (until the next is read), 0 at the end, -1
  * and *err.  Records that cannot be read are passed over.
  */
@@ -120,6 +131,8 @@ typedef struct nango_owned_s  nango_owned_t;
 nango_owned_t *nango_owned_open(nango_reader_t *reader,
     nango_str_t environment, const nango_tag_t *tags, size_t ntags,
     uint64_t before, nango_error_t *err);
+void nango_owned_only(nango_owned_t *owned, nango_str_t integration,
+    size_t max);
 int nango_owned_next(nango_owned_t *owned, nango_connection_t *c,
     nango_error_t *err);
 void nango_owned_close(nango_owned_t *owned);
@@ -163,6 +176,20 @@ typedef struct {
 
 /* In a snapshot. */
 nango_rc_e nango_reader_counts(nango_reader_t *reader, nango_counts_t *counts,
+    nango_error_t *err);
+
+
+/* Bytes are those of whole pages. */
+typedef struct {
+    uint64_t              first;        /* sequence, 0: it holds none */
+    uint64_t              events;       /* that the log holds */
+    uint64_t              log_bytes;    /* of them, what is held against */
+    uint64_t              log_size;     /* the log's size */
+    uint64_t              state_bytes;  /* of the state's file */
+} nango_usage_t;
+
+/* In a snapshot: how much there is, as LMDB counts it.  Cheap. */
+nango_rc_e nango_reader_usage(nango_reader_t *reader, nango_usage_t *usage,
     nango_error_t *err);
 
 

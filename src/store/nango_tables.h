@@ -26,6 +26,9 @@
 #define NANGO_OWNERS_KEY_LEN   (NANGO_KEY_LEN + NANGO_SEQUENCE_LEN)
 #define NANGO_HISTORY_KEY_LEN  (NANGO_KEY_LEN + NANGO_SEQUENCE_LEN)
 
+/* A connection's key and its integration's mark. */
+#define NANGO_OWNERS_VALUE_LEN  (NANGO_KEY_LEN + 4)
+
 /* Where a change's owner keys begin: after its time and the connection. */
 #define NANGO_CHANGE_OWNERS    (8 + NANGO_KEY_LEN)
 
@@ -116,6 +119,7 @@ struct nango_reader_s {
 
     uint64_t               last;
     uint64_t               applied;
+    int                    alone;       /* the state, without the log */
 
     unsigned char         *record;      /* the last one that was read */
     size_t                 size;
@@ -246,6 +250,13 @@ nango_rc_e nango_reader_place(nango_reader_t *reader, nango_error_t *err);
 void nango_reader_drop(nango_reader_t *reader);
 nango_reader_t *nango_reader_next(nango_reader_t *reader);
 
+/* A copy of a value, into reader->record.  0, or ENOMEM. */
+int nango_reader_keep(nango_reader_t *reader, MDB_val val);
+
+/* In a snapshot: the reader's store, and its cursor over the log's events. */
+nango_store_t *nango_reader_store(nango_reader_t *reader);
+MDB_cursor *nango_reader_log(nango_reader_t *reader);
+
 
 /*
  * The connection record.  Size 0: a string or the number of tags is over the
@@ -261,6 +272,27 @@ static inline int
 nango_connection_indexed(const nango_connection_t *c)
 {
     return c->status == NANGO_STATUS_VALID || c->status == NANGO_STATUS_INVALID;
+}
+
+
+/*
+ * Tells most integrations from each other, so that who looks for one need not
+ * read the records of the others: FNV-1a.
+ */
+
+static inline uint32_t
+nango_integration_mark(nango_str_t integration)
+{
+    size_t    i;
+    uint32_t  mark;
+
+    mark = 2166136261;
+
+    for (i = 0; i < integration.len; i++) {
+        mark = (mark ^ integration.data[i]) * 16777619;
+    }
+
+    return mark;
 }
 
 

@@ -76,6 +76,12 @@ function list(query, user) {
 }
 
 
+function events(query, url) {
+    return () => ({ url: `${url || '/events'}${query}`,
+                    headers: { 'X-User': 'few' } });
+}
+
+
 /*
  * What is asked, and what is answered where nothing fails.  What does not say
  * that it changes is the same each time.
@@ -139,6 +145,20 @@ const KINDS = {
     'an unknown connection': { ask: list(`?id=${'0'.repeat(32)}`),
                                status: 404 },
     'a list with a wrong limit': { ask: list('?limit=x'), status: 400 },
+    'a page of events': { ask: events('?after=0&limit=2'), status: 200,
+                          same: (json) => [json.events, json.next] },
+    'a body of its own': { ask: events('?body=1', '/all'), status: 200,
+                           same: (json) => json },
+    'a large body of its own': {
+        ask: webhook(200000),
+        status: 200,
+        first: true,
+        then: ({ json }) => events(`?body=${json.sequence}`, '/all')(),
+        same: (json, headers) => headers['content-length'],
+    },
+    'an event that is not there': { ask: events('?body=9999999', '/all'),
+                                    status: 404 },
+    'a page from the future': { ask: events('?after=9999999'), status: 409 },
     'oauth/callback': {
         ask: () => ({ url: '/oauth/callback?code=1&state=2' }),
         status: 308,
@@ -209,6 +229,14 @@ async function start(t, more) {
         nango_owner         end_user_id $http_x_user;
         nango_session_reuse 20m;
         nango_session prod;
+    }
+    location = /events {
+        nango_owner  end_user_id $http_x_user;
+        nango_events prod;
+    }
+    location = /all {
+        allow 127.0.0.1;
+        nango_events prod all;
     }
     location = /oauth/callback { nango_oauth_callback prod; }`,
     });
@@ -287,7 +315,13 @@ async function series(nginx, starve, kind, acknowledged, on) {
 
     if (kind.first) {
         first = kind.ask();
-        await good(nginx, kind, first);
+
+        const answer = await good(nginx, kind, first);
+
+        if (kind.then) {
+            first = kind.then(answer);
+        }
+
         await settle(nginx);
     }
 
@@ -409,6 +443,119 @@ test('each allocation fails once, for each kind of request', async (t) => {
         assert.ok(events.get(sequence).equals(body));
     }
 
+    assert.ok(await nginx.stop());
+});
+
+
+/* A stream as long as it lasts: {status, text, over} */
+function follow(nginx, after) {
+    const one = { status: 0, text: '', over: false };
+    const end = () => { one.over = true; };
+
+    one.request = http.get({
+        host: '127.0.0.1', port: nginx.port, path: '/events', agent: false,
+        headers: { Accept: 'text/event-stream', 'X-User': 'few',
+                   'Last-Event-ID': String(after) },
+    }, (res) => {
+        one.status = res.statusCode;
+        res.setEncoding('utf8');
+        res.on('data', (data) => { one.text += data; });
+        res.on('error', end);
+        res.on('close', end);
+    });
+
+    one.request.on('error', end);
+
+    return one;
+}
+
+
+function sequences(text) {
+    return [...text.matchAll(/^id: \w+:\d+\nevent: .*\ndata: .*\n\n/gm)]
+        .map(([block]) => Number(/"sequence":(\d+)/.exec(block)[1]));
+}
+
+
+test('each allocation fails once while a stream goes on', async (t) => {
+    const { nginx, starve } = await starving(t);
+    const workers = nginx.workers();
+    const ask = webhook(300, KEY, { end_user_id: 'few' });
+    const stored = async () => (await good(nginx, KINDS['a webhook'], ask()))
+        .json.sequence;
+    const live = [];
+    let after = 0;
+    let whole = 0;
+
+    for (let n = 0, refused = 1; refused || n < 10; n++) {
+
+        /* Some that it has to read, and some that it is told of. */
+
+        if (n % 100 === 0) {
+            after = await stored();
+        }
+
+        const last = await stored();
+
+        starve.arm(n);
+
+        const one = follow(nginx, after);
+
+        await until('the beginning', () => one.over
+                    || one.text.includes(`"sequence":${last},`));
+        await send(nginx, ask());
+
+        refused = starve.feed();
+
+        let end;
+
+        await until('memory', async () => {
+            const answer = await send(nginx, ask());
+
+            end = answer.json && answer.json.sequence;
+
+            return answer.status === 200;
+        });
+        await until('the end', () => one.over
+                    || one.text.includes(`"sequence":${end},`));
+
+        const { json } = await good(nginx, { status: 200 },
+                                    events(`?after=${after}&limit=1000`)());
+        const seen = sequences(one.text);
+        const all = json.events.map((event) => event.sequence);
+
+        /* Whatever it came to, nothing is missing or out of order. */
+        assert.deepStrictEqual(seen, all.slice(0, seen.length), `${n}`);
+        assert.ok([0, 200, 500, 503].includes(one.status), `${one.status}`);
+
+        if (one.over) {
+            assert.ok(refused, `allocation ${n}: it ended for nothing`);
+        } else {
+            assert.ok(seen.length >= 2);
+            whole++;
+        }
+
+        one.request.destroy();
+        await calm(nginx, workers);
+    }
+
+    assert.ok(whole > 5);
+
+    /* Those that ended left nothing. */
+
+    for (let i = 0; i < 3; i++) {
+        await stored();
+        await settle(nginx);
+        live.push(await quiet(starve));
+    }
+
+    const one = follow(nginx, after);
+
+    await until('the stream', () => sequences(one.text).length > 1);
+    one.request.destroy();
+    await sleep(100);
+    await settle(nginx);
+    assert.ok(await quiet(starve) - live.at(-1) <= 8);
+    t.diagnostic(`${whole} streams went on, ${live}`);
     assert.ok(await nginx.stop());
 });
 

@@ -440,4 +440,6 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
 }
 
 
-module.exports = { create, freePort, until, sleep, ROOT, MODULE };
+module.exports = {
+    create, freePort, until, sleep, ROOT, MODULE, PATIENCE,
+};

@@ -54,8 +54,13 @@ function location(name, more) {
 const USER = 'nango_owner end_user_id $http_x_user;';
 const BOTH = `${USER} nango_owner organization_id $http_x_org;`;
 
+const APP = 'nango_require $arg_i id=$arg_id; empty_gif;';
+
 const SERVER = [
     'location = /webhook { nango_webhook; }',
+    location('app', `${USER} ${APP}`),
+    location('both/app', `${BOTH} ${APP}`),
+    location('catalog', `${USER} nango_catalog;`),
     location('connections', `${USER} nango_connections;`),
     location('reconnect', `${USER} nango_reconnect;`),
     location('both', `${BOTH} nango_connections;`),
@@ -255,6 +260,19 @@ test('everybody sees what is theirs, and nothing else', async (t) => {
         await acts(world);
     }
 
+    /* And who has connected what is told to nobody else. */
+
+    for (const user of OWNERS) {
+        const { json, text } = await world.ask('GET', '/catalog', user);
+
+        assert.ok(json && json.integrations, text);
+
+        for (const { integration, connected } of json.integrations) {
+            assert.strictEqual(connected, world.owned(user).some((one) =>
+                one.integration === integration), `${integration} of ${user}`);
+        }
+    }
+
     assert.deepStrictEqual(nginx.lines('alert', 'crit', 'emerg'), []);
 });
 
@@ -273,26 +291,46 @@ async function acts(world) {
         const org = !world.below(2) ? undefined
                     : own ? c.tags.organization_id || 'x'
                     : world.pick(OWNERS);
-        const may = world.owned(user, org).includes(c);
+        let may = world.owned(user, org).includes(c);
         const base = org === undefined ? '' : '/both';
         const list = org === undefined ? '/connections' : '/both';
         const id = opaque(c);
         const what = `${user} (${org}) and ${c.integration}/${c.id}`;
         let answer;
 
-        switch (world.below(4)) {
+        switch (world.below(7)) {
 
         case 0:
             answer = await world.ask('GET', `${list}?id=${id}`, user, org);
             break;
 
         case 1:
+            answer = await world.ask('GET', `${base}/app?i=${c.integration}`
+                                     + `&id=${id}`, user, org);
+            break;
+
+        case 2:
+            answer = await world.ask('GET', `${base}/app?i=${c.integration}`,
+                                     user, org);
+            may = world.owned(user, org).some((one) =>
+                one.integration === c.integration);
+            break;
+
+        case 3:
+            answer = await world.ask('POST', list, user, org, {
+                integration: c.integration, connection_id: c.id });
+
+            /* It might be known there only, and be the caller's. */
+            asked++;
+            break;
+
+        case 4:
             answer = await world.ask('POST', `${base}/reconnect`, user, org,
                                      { id });
             asked += may;
             break;
 
-        case 2:
+        case 5:
             answer = await world.ask('POST', list, user, org, { id });
             asked += may;
             break;
@@ -303,7 +341,11 @@ async function acts(world) {
             c.deleted = c.deleted || may;
         }
 
-        assert.strictEqual(answer.status, may ? 200 : 404,
+        /* One that is invalid is not passed on, but it is the caller's. */
+
+        const status = answer.status === 409 ? 200 : answer.status;
+
+        assert.strictEqual(status, may ? 200 : 404,
                            `${what}: ${answer.text}`);
     }
 

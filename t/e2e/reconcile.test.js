@@ -344,6 +344,106 @@ test('a wrong key, a limit, silence, nonsense: nothing is lost', async (t) => {
 });
 
 
+/* The pages that Nango was asked for, a string a run; runs are 2 s apart. */
+async function runs(nango) {
+    const { requests } = await nango.control('GET',
+        'requests?path=/connections%3Flimit');
+    const all = [];
+
+    requests.forEach((one, i) => {
+        const last = i ? new Date(requests[i - 1].at) : 0;
+
+        if (new Date(one.at) - last > 1500) {
+            all.push('');
+        }
+
+        all.push(all.pop() + /page=(\d+)$/.exec(one.path)[1]);
+    });
+
+    return all;
+}
+
+
+test('another environment\'s key: nothing is added or removed', async (t) => {
+    const { nango, nginx, start } = await running(t);
+    const mine = Array.from({ length: 30 }, (_, i) => [`c-${i}`, '42']);
+    const others = Array.from({ length: 250 }, (_, i) => [`x-${i}`, '42']);
+    const read = reader(t);
+    const events = () => read(nginx.store, 'meta').meta.last;
+
+    await put(nango, ...mine);
+    await start();
+    await until('all', async () => (await ids(nginx)).length === 30);
+    await sleep(2500);
+
+    const before = events();
+
+    await nango.control('POST', 'reset', {});
+    await put(nango, ...others);
+
+    const asked = () => nango.control('GET', 'requests?path=/connections/')
+        .then((answer) => answer.count);
+    const alarms = () => nginx.lines('crit').filter((line) =>
+        line.includes('30 of 30 connections of environment "prod" are not in '
+                      + 'Nango\'s list; nothing is changed')).length;
+
+    await until('two alarms', () => alarms() >= 2, 20000);
+    assert.strictEqual((await ids(nginx)).length, 30);
+    assert.strictEqual(events(), before, 'there are repairs');
+    assert.strictEqual(await asked(), 0);
+
+    /* And when it is put right, it is compared as ever. */
+
+    await nango.control('POST', 'reset', {});
+    await put(nango, ...mine, ['c-30', '42']);
+    await until('the new one', async () => (await ids(nginx)).length === 31,
+                20000);
+    assert.deepStrictEqual((await ids(nginx)).filter((id) => /^x/.test(id)),
+                           []);
+    assert.deepStrictEqual(nginx.lines('alert', 'emerg'), []);
+});
+
+
+test('a page is asked for twice only if it differs', async (t) => {
+    const { nango, nginx, start } = await running(t, 'reconcile 2s;');
+    const more = async (n) => {
+        const before = (await runs(nango)).length;
+
+        await until('more runs', async () =>
+            (await runs(nango)).length > before + n, 30000);
+
+        return (await runs(nango)).slice(before, -1);
+    };
+
+    await nango.control('POST', 'connections/bulk', {
+        count: 700, integration: 'github', owners: 700,
+        tags: { end_user_id: 'u-{n}' } });
+    await start();
+
+    /* From none at all, and when nothing differs: each page once. */
+
+    await until('the first', async () => (await runs(nango)).length >= 2,
+                30000);
+    assert.strictEqual(reader(t)(nginx.store, 'meta').meta.valid, 700);
+    assert.match((await runs(nango))[0], /^0+1+2+3+$/);
+    assert.deepStrictEqual(await more(2), ['0123', '0123']);
+
+    /* The oldest is on the last page. */
+
+    const oldest = (await nango.control('GET', 'state?limit=1000'))
+        .connections[699];
+
+    await nango.control('POST', 'retag', { integration: 'github',
+        connection_id: oldest.connection_id, tags: { end_user_id: '42' } });
+    await until('its new owner', async () =>
+        (await ids(nginx)).join() === oldest.connection_id, 20000);
+    await until('the end of this run', async () =>
+        (await runs(nango)).includes('01233'), 5000);
+    assert.deepStrictEqual(await more(1), ['0123']);
+    quiet(nginx);
+});
+
+
 test('less than a quarter of the budget is left alone', async (t) => {
     const { nango, nginx, start } = await running(t);
 
@@ -425,6 +525,18 @@ test('a tenth of all webhooks lost, and silent changes', async (t) => {
 
         return JSON.stringify(here) === JSON.stringify(there);
     }, 30000);
+
+    /* What was repaired is counted: each repair is an event. */
+
+    const repairs = bodies(t)(nginx).filter((one) => one.source === REPAIR);
+    const told = () => nginx.lines('warn')
+        .filter((line) => line.includes('differed from Nango'))
+        .flatMap((line) => / (\d+) were .* (\d+) had v.* (\d+) had a.* (\d+) o/
+            .exec(line).slice(1))
+        .reduce((sum, n) => sum + Number(n), 0);
+
+    assert.ok(repairs.length >= 10 + 3 * 6);
+    await until('all to be told', () => told() === repairs.length);
     quiet(nginx);
 });
 

@@ -14,6 +14,7 @@ const nodeTest = require('node:test');
 const sim = require('../sim/helper');
 const { API_KEY } = require('../sim/nango');
 const { Client, hmac, once } = require('./client');
+const { hold } = require('./edge');
 const { create, sleep, until } = require('./nginx');
 
 const KEY = 'signing-key-of-prod';
@@ -50,6 +51,12 @@ function settings(api, more) {
         nango_owner end_user_id $http_x_user;
         nango_require github id=$arg_id credentials;
         add_header X-Token $nango_credential;
+        empty_gif;
+    }
+    location /maybe {
+        nango_owner end_user_id $http_x_user;
+        nango_require github optional credentials;
+        add_header X-Is "<$nango_connection_id|$nango_credential>";
         empty_gif;
     }
     location /catalog {
@@ -182,9 +189,14 @@ for (const [what, effect, status] of [
 test('what changes while it is waited for is looked at again', async (t) => {
     const { nango, nginx } = await running(t);
 
-    await late(nango, 1500, { times: 1 });
+    /* The first answer is the oldest, and comes last. */
+
+    await late(nango, 1500, { times: 1, status: 200, body: {
+        connection_id: 'c-1', provider_config_key: 'github',
+        credentials: { type: 'OAUTH2', access_token: 'token-of-c-1' } } });
 
     const before = many(50, () => secret(nginx));
+    const maybe = many(50, () => once(nginx.port, 'GET', '/maybe', ME));
 
     await until('a call', async () => await calls(nango) === 1);
     await put(nango, 'c-1', 'token-of-43');
@@ -201,7 +213,67 @@ test('what changes while it is waited for is looked at again', async (t) => {
     assert.ok(mine.every((answer) =>
         answer.headers['x-token'] !== 'token-of-43'),
         'somebody else\'s credentials');
+
+    for (const { status, headers } of await maybe) {
+        assert.strictEqual(status, 200);
+        assert.ok(['<|>', '<c-1|token-of-c-1>'].includes(headers['x-is']),
+                  headers['x-is']);
+    }
+
+    /* What came late is not kept in the place of what came before it. */
+
+    assert.strictEqual((await once(nginx.port, 'GET', '/secret',
+        { 'X-User': '43' })).headers['x-token'], 'token-of-43');
     assert.ok(await calls(nango) <= 3, `${await calls(nango)} calls`);
+    quiet(nginx);
+});
+
+
+test('what is about to expire serves all who wait', async (t) => {
+    const { nango, nginx } = await running(t);
+
+    await nango.control('POST', 'state', { connections: [{
+        integration: 'github', connection_id: 'c-1',
+        tags: { end_user_id: '42' },
+        credentials: { type: 'OAUTH2', access_token: 'short-lived',
+                       expires_at: new Date(Date.now() + 20000)
+                           .toISOString() },
+    }] });
+    await late(nango, 500);
+
+    const answers = await many(300, () => secret(nginx));
+
+    assert.ok(answers.every((answer) =>
+        answer.headers['x-token'] === 'short-lived'));
+    assert.strictEqual(await calls(nango), 1);
+    quiet(nginx);
+});
+
+
+test('what is still on its way to the state is not waited for', async (t) => {
+    const { nginx } = await running(t);
+    const release = await hold(t, nginx, 'state');
+    const body = event('creation', 'c-9', { end_user_id: '99' });
+    const nobody = { 'X-User': '99' };
+
+    assert.strictEqual((await once(nginx.port, 'POST', '/webhook', {
+        'Content-Type': 'application/json',
+        'X-Nango-Hmac-Sha256': hmac(body, KEY),
+    }, body)).status, 200);
+
+    /* Those who do wait are still at it when it is answered. */
+
+    let waited = false;
+    const lists = many(20, () => once(nginx.port, 'GET', '/connections',
+                                      nobody).then(() => { waited = true; }));
+
+    assert.strictEqual((await once(nginx.port, 'GET', '/plain', nobody))
+        .status, 404);
+    assert.strictEqual(waited, false);
+    await lists;
+    await release();
+    await until('the fold', async () => (await once(nginx.port, 'GET',
+        '/plain', nobody)).status === 200);
     quiet(nginx);
 });
 
@@ -229,7 +301,9 @@ test('many versions while it is waited for are few calls', async (t) => {
 
 
 test('another worker takes over from one that was killed', async (t) => {
-    const { nango, nginx } = await running(t);
+    /* No client here has that much patience. */
+
+    const { nango, nginx } = await running(t, 'api_timeout 60s;');
 
     await late(nango, 1500, { times: 1 });
 
@@ -437,6 +511,11 @@ test('a store that cannot be read: 503, and nothing else of the site', async (t)
 
     assert.strictEqual(answer.status, 503, answer.text);
     assert.strictEqual(answer.json.error.code, 'store_unavailable');
+
+    const maybe = await once(nginx.port, 'GET', '/maybe', ME);
+
+    assert.strictEqual(maybe.status, 200, maybe.text);
+    assert.strictEqual(maybe.headers['x-is'], '<|>');
     assert.strictEqual((await once(nginx.port, 'GET', '/pid', {})).status,
                        200);
 });
@@ -457,6 +536,29 @@ test('one list of integrations for five hundred', async (t) => {
                                 && one.connected)));
     assert.ok((await nango.control('GET', 'requests?path=/integrations'))
         .count <= 2);
+    quiet(nginx);
+});
+
+
+test('clients that leave while they wait for it', async (t) => {
+    const { nango, nginx } = await running(t);
+    const workers = nginx.workers();
+
+    await nango.control('POST', 'faults', { faults: [{
+        path: '/integrations', delay_ms: 800 }] });
+
+    const clients = Array.from({ length: 100 }, () => new Client(nginx.port));
+
+    clients.forEach((client) =>
+        client.request('GET', '/catalog', ME).catch(() => {}));
+    await until('a call', async () => (await nango.control('GET',
+        'requests?path=/integrations')).count);
+    clients.forEach((client, i) => client.close(i % 2 === 0));
+
+    const answer = await once(nginx.port, 'GET', '/catalog', ME);
+
+    assert.strictEqual(answer.status, 200, answer.text);
+    assert.deepStrictEqual(nginx.workers(), workers);
     quiet(nginx);
 });
 

@@ -1,8 +1,8 @@
 /*
  * Copyright (C) nginx-nango authors
  *
- * The query of a request for connections, beside a reading of it that splits,
- * decodes and compares in the plainest way.
+ * The query of a request for connections or events, beside a reading of it that
+ * splits, decodes and compares in the plainest way.
  */
 
 
@@ -91,6 +91,121 @@ plain_number(const unsigned char *value, size_t len, int base, uint64_t *n)
 }
 
 
+/* The sentence for a number of that name, or NULL; *n is what it says. */
+
+static int
+plain_wrong(nango_str_t args, const char *name, uint64_t min, uint64_t max,
+    int *has, uint64_t *n)
+{
+    int             wrong;
+    size_t          len;
+    unsigned char  *value;
+
+    value = plain_arg(args, name, &len);
+    *has = (value != NULL);
+
+    wrong = value != NULL
+            && (!plain_number(value, len, 10, n) || *n < min || *n > max);
+
+    free(value);
+
+    return wrong;
+}
+
+
+/* The same for a query of events, and for what was seen last. */
+
+static void
+check_events(nango_str_t args)
+{
+    int                    has;
+    size_t                 i, len;
+    uint64_t               n;
+    const char            *error, *first;
+    unsigned char         *buf, *value;
+    nango_str_t            log, id;
+    nango_events_query_t   q;
+
+    static const struct {
+        const char  *name;
+        uint64_t     min;
+        uint64_t     max;
+    } numbers[] = {
+        { "after", 0, INT64_MAX },
+        { "limit", 1, 1000 },
+        { "wait", 0, 55 },
+        { "body", 0, INT64_MAX }
+    };
+
+    buf = malloc(args.len ? args.len : 1);
+    check(buf != NULL);
+
+    error = nango_events_query_parse(&q, args, buf);
+
+    for (i = 0, first = NULL; i < 4 && first == NULL; i++) {
+        n = (i == 1) ? 100 : 0;
+
+        if (plain_wrong(args, numbers[i].name, numbers[i].min, numbers[i].max,
+                        &has, &n))
+        {
+            first = numbers[i].name;
+
+        } else {
+            check(i != 0 || (q.after == n && q.has_after == has));
+            check(i != 1 || q.limit == n);
+            check(i != 2 || q.wait == n);
+            check(i != 3 || (q.body == n && q.has_body == has));
+        }
+    }
+
+    check((error == NULL) == (first == NULL));
+    check(error == NULL || memcmp(error, first, strlen(first)) == 0);
+
+    value = plain_arg(args, "type", &len);
+    check((q.type.data != NULL) == (value != NULL));
+
+    if (value != NULL) {
+        check(inside(q.type, buf, args.len));
+        check(nango_str_eq(q.type, nango_str(value, len)));
+    }
+
+    free(value);
+    free(buf);
+
+    /* The whole as an id. */
+
+    memset(&q, 0, sizeof(q));
+    error = nango_events_query_last(&q, args);
+
+    id = args;
+    log = nango_str(NULL, 0);
+
+    if (id.len && memchr(id.data, ':', id.len) != NULL) {
+        log = take(&id, ':');
+    }
+
+    value = malloc(id.len + 1);
+    check(value != NULL);
+
+    if (id.len) {
+        memcpy(value, id.data, id.len);
+    }
+
+    value[id.len] = '\0';
+
+    n = 0;
+    has = strlen((char *) value) == id.len
+          && plain_number(value, id.len, 10, &n);
+
+    check((error == NULL) == (has || args.len == 0));
+    check(q.has_after == has);
+    check(q.after == n || !has);
+    check(q.has_log == (log.data != NULL) || args.len == 0);
+
+    free(value);
+}
+
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -106,6 +221,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     };
 
     args = nango_str(data, size);
+
+    check_events(args);
 
     buf = malloc(size ? size : 1);
     check(buf != NULL);

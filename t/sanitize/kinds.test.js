@@ -10,7 +10,8 @@
 const assert = require('node:assert');
 const { test } = require('node:test');
 
-const { Client, hmac } = require('../e2e/client');
+const { Client, hmac, once } = require('../e2e/client');
+const { Follower } = require('../e2e/follow');
 const { create, sleep, until } = require('../e2e/nginx');
 const { createNango, API_KEY } = require('../sim/nango');
 
@@ -52,6 +53,15 @@ const SERVER = `
         nango_expose connection_id tags;
         nango_connections;
     }
+    location = /events {
+        nango_owner  end_user_id $http_x_user;
+        nango_expose connection_id tags;
+        nango_events;
+    }
+    location = /all {
+        allow 127.0.0.1;
+        nango_events all;
+    }
     location = /callback { nango_oauth_callback; }
 `;
 
@@ -70,7 +80,8 @@ function event(connection, size, more) {
 /* What they are answered: no path is thought to be taken that was not. */
 const STATUSES = [200, 200, 200, 200, 200, 200, 200, 200, 401,
                   200, 200, 200, 400, 401, 502,
-                  200, 200, 200, 200, 400, 308, 404];
+                  200, 200, 200, 200, 400,
+                  200, 200, 200, 200, 404, 400, 200, 308, 404];
 
 
 async function eachKind(client, round) {
@@ -115,6 +126,38 @@ async function eachKind(client, round) {
                              + '&integration=github', user));
     await see(client.request('GET', '/connections?since=1', user));
     await see(client.request('GET', '/connections?limit=many', user));
+    const page = await client.request('GET', '/all', {});
+    const large = page.json.events.find((one) => one.body_format === 'file');
+
+    seen.push(page.status);
+
+    await see(client.request('GET', '/events?limit=2&type=auth', user));
+    await see(client.request('GET', '/all?body=1', {}));
+    await see(client.request('GET', `/all?body=${large.sequence}`, {}));
+    await see(client.request('GET', '/events?body=999999', user));
+    await see(client.request('GET', '/events?after=many', user));
+
+    /* One that waits, and streams that are told and that read. */
+    const streams = ['/events', '/all?after=0', '/all?after=1&type=auth'].map(
+        (url) => new Follower(client.port, url, user));
+
+    await until('streams', () => streams.every((one) => one.id),
+                PATIENCE);
+
+    const waits = once(client.port, 'GET',
+                       `/events?after=${page.json.next}&wait=50`, user);
+
+    const told = event(`small-${round}`, 0, { operation: 'refresh' });
+
+    await client.request('POST', '/webhook', {
+        'X-Nango-Hmac-Sha256': hmac(told, KEY) }, told);
+
+    seen.push((await waits).status);
+
+    await until('events', () => streams.every(
+        (one) => one.sequences().at(-1) > page.json.next), PATIENCE);
+    streams.forEach((one) => one.close());
+
     await see(client.request('GET', '/callback?code=1&state=2', {}));
     await see(client.request('GET', '/nothing', {}));
 

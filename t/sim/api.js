@@ -7,7 +7,9 @@
 
 'use strict';
 
+const authorise = require('./authorise');
 const flow = require('./flow');
+const pages = require('./pages');
 const query = require('./query');
 const reply = require('./reply');
 const schemas = require('./schemas');
@@ -22,7 +24,7 @@ const NO_LIMIT = 10000;
 
 /* Everything below these takes JSON or nothing. */
 const JSON_ONLY = ['connect', 'connections', 'integrations', 'environment',
-                   'oauth', 'providers'];
+                   'oauth', 'providers', 'auth', 'api-auth'];
 
 const ROUTES = [
     ['POST', '/connect/sessions', 'key', createSession],
@@ -34,7 +36,13 @@ const ROUTES = [
     ['DELETE', '/connections/:id', 'key', deleteConnection],
     ['GET', '/integrations', 'either', listIntegrations],
     ['POST', '/environment/webhook-signing-key/rotate', 'key', rotateKey],
-    ['GET', '/oauth/callback', 'none', oauthCallback],
+    ['GET', '/providers/:id', 'either', getProvider],
+    ['POST', '/api-auth/api-key/:id', 'none', authorise.apiKey],
+    ['POST', '/api-auth/basic/:id', 'none', authorise.basic],
+    ['POST', '/auth/unauthenticated/:id', 'none', authorise.none],
+    ['GET', '/oauth/connect/:id', 'none', authorise.begin],
+    ['GET', '/_provider/authorize', 'none', authorise.consent],
+    ['GET', '/oauth/callback', 'none', authorise.callback],
     ['GET', '/health', 'none', () => reply.json(200, { result: 'ok' })],
 ];
 
@@ -366,13 +374,8 @@ function getConnection(sim, req) {
             flow.announceFailure(sim, connection, refusal);
         }
 
-        return reply.json(refusal.status, {
-            error: {
-                code: 'invalid_credentials',
-                message: refusal.error.description,
-                payload: { connection: single(connection, {}) },
-            },
-        });
+        return refused(connection,
+                       { payload: { connection: single(connection, {}) } });
     }
 
     refresh(sim, connection, asked.force_refresh);
@@ -437,23 +440,61 @@ function rotateKey(sim) {
 }
 
 
-function escapeHtml(text) {
-    return text.replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
+/* What Connect UI has to know: whether to open a popup, or show a form. */
+function getProvider(sim, req) {
+    const found = [...sim.state.integrations.values()]
+        .find((one) => one.provider === req.params.id);
+
+    if (!found) {
+        return reply.error(404, 'unknown_provider',
+                           `Unknown provider ${req.params.id}`);
+    }
+
+    return reply.json(200, {
+        data: {
+            name: found.provider,
+            display_name: found.display_name,
+            auth_mode: found.auth_mode,
+        },
+    });
 }
 
 
-function oauthCallback(sim, req) {
-    const problem = flow.oauthCallback(sim, req.query);
-
-    return reply.html(200, '<!DOCTYPE html><html><head><title>Authorization'
-        + '</title></head><body>'
-        + `<p>${problem === null ? 'Connected. You may close this window.'
-                                 : escapeHtml(problem)}</p>`
-        + '</body></html>\n');
+function refused({ refusal }, payload) {
+    return reply.json(refusal.status, {
+        error: {
+            code: 'invalid_credentials',
+            message: refusal.error.description,
+            ...payload,
+        },
+    });
 }
 
 
-/* An echo: what the provider would have been asked, and with what. */
+/* What a provider might say to a call with the connection's credentials. */
+function provided(req, connection, path) {
+    if (!connection) {
+        return reply.error(404, 'not_found', 'Failed to find connection');
+    }
+
+    if (connection.refusal) {
+        return refused(connection);
+    }
+
+    return reply.json(200, {
+        provider: connection.provider,
+        answer: 'Hello from a provider that does not exist.',
+        asked: `${req.method} ${path}`,
+        account: connection.tags.end_user_id || 'somebody',
+        scopes: ['profile', 'offline'],
+    });
+}
+
+
+/*
+ * An echo: what the provider would have been asked, and with what.  It has
+ * the API key in it, so where pages may see it there is the other answer.
+ */
 function proxy(sim, req) {
     const ids = schemas.check(schemas.proxyHeaders, req.headers);
 
@@ -463,10 +504,15 @@ function proxy(sim, req) {
 
     const connection = sim.state.connection(
         req.headers['provider-config-key'], req.headers['connection-id']);
+    const path = req.url.replace(/^\/proxy\/?/, '/');
+
+    if (sim.settings.proxy === 'provider') {
+        return provided(req, connection, path);
+    }
 
     return reply.json(200, {
         method: req.method,
-        path: req.url.replace(/^\/proxy\/?/, '/'),
+        path,
         headers: req.headers,
         raw_headers: req.rawHeaders,
         body: req.body.toString('utf8'),
@@ -565,8 +611,8 @@ function findRoute(method, path) {
 
 
 /* Routes that take no query at all refuse any, those without body likewise. */
-const OWN_QUERY = [listConnections, getConnection, deleteConnection,
-                   oauthCallback, proxy];
+const OWN_QUERY = [listConnections, getConnection, deleteConnection, proxy,
+                   ...Object.values(authorise)];
 const NO_BODY = [getSession, deleteSession];
 
 
@@ -654,7 +700,7 @@ function handle(sim, req) {
                ? reply.html(200, '<!DOCTYPE html><html><body>Nango</body>'
                                  + '</html>\n')
                : reply.html(404, '<!DOCTYPE html><html><body><pre>Cannot '
-                                 + `${req.method} ${escapeHtml(path)}`
+                                 + `${req.method} ${pages.escapeHtml(path)}`
                                  + '</pre></body></html>\n');
     }
 

@@ -59,6 +59,12 @@ function sessionOf(state, token) {
 }
 
 
+/* The integration that this session's user may authorise. */
+function permitted(sim, { token, integration }) {
+    return choose(sim.state, sessionOf(sim.state, token), integration);
+}
+
+
 /* The connection that a reconnect session is about, or null. */
 function reconnected(state, session) {
     if (!session.reconnect) {
@@ -228,9 +234,7 @@ function oauthCallback(sim, query) {
 }
 
 
-
-
 module.exports = {
-    Refused, connect, deny, fail, announceFailure, recover, remove,
+    DENIED, Refused, permitted, connect, deny, fail, announceFailure, recover, remove,
     oauthCallback,
 };

@@ -8,9 +8,9 @@
  *     await nango.close();
  *
  * Options: port (0), apiKeys, signingKey, integrations, speed, retrySpeed,
- * settings (see SETTINGS).  Requests are read whole, recorded, answered by
- * control.js under /_sim/ and by api.js elsewhere; handlers that serve pages
- * go into the list in dispatch().
+ * settings (see SETTINGS), connectUi: the port, 0 for any, of a stand-in for
+ * Connect UI, whose address is nango.connectUi.url.  Requests are read whole,
+ * recorded, answered by control.js under /_sim/ and by api.js elsewhere.
  */
 
 'use strict';
@@ -21,11 +21,13 @@ const api = require('./api');
 const control = require('./control');
 const reply = require('./reply');
 const { Clock } = require('./clock');
+const { ConnectUi } = require('./connect_ui');
 const { Deliveries } = require('./delivery');
 const { Events } = require('./events');
 const { Faults, acts, spoil, cut } = require('./faults');
 const { Limits } = require('./limits');
 const { Recorder } = require('./recorder');
+const { Sockets } = require('./sockets');
 const { State } = require('./state');
 
 const API_KEY = '11111111-1111-4111-8111-111111111111';
@@ -38,6 +40,12 @@ const SETTINGS = {
     webhook_url_secondary: null,
     connect_ui: 'http://localhost:3009/',
     public_url: 'http://localhost:3003',
+
+    /* where providers send users back to, unless to Nango itself */
+    callback_url: null,
+
+    /* "echo", or "provider": what the proxy answers */
+    proxy: 'echo',
 
     /* "full" or "short": the headers of the API's answers */
     headers: 'full',
@@ -99,7 +107,10 @@ class Nango {
         });
         this.events = new Events(this);
         this.connectionCount = 0;
-        this.sockets = new Set();
+        this.sockets = new Sockets();
+        this.open = new Set();
+        this.connectUi = options.connectUi === undefined
+                         ? null : new ConnectUi(options.connectUi);
         this.server = http.createServer((req, res) => this.read(req, res));
         this.server.keepAliveTimeout = reply.KEEP_ALIVE * 1000;
         this.server.headersTimeout = (reply.KEEP_ALIVE + 1) * 1000;
@@ -107,15 +118,24 @@ class Nango {
 
         this.server.on('connection', (socket) => {
             socket.simConnection = ++this.connectionCount;
-            this.sockets.add(socket);
-            socket.on('close', () => this.sockets.delete(socket));
+            this.open.add(socket);
+            socket.on('close', () => this.open.delete(socket));
 
             /* Clients that go away are their own affair. */
             socket.on('error', () => {});
         });
+
+        this.server.on('upgrade', (req, socket) =>
+            this.sockets.upgrade(req, socket));
     }
 
-    listen() {
+    async listen() {
+        if (this.connectUi) {
+            await this.connectUi.listen();
+            this.settings.connect_ui = `${this.connectUi.url}/`;
+            this.initial.connect_ui = this.settings.connect_ui;
+        }
+
         return new Promise((resolve, reject) => {
             this.server.once('error', reject);
             this.server.listen(this.options.port || 0, '127.0.0.1', () => {
@@ -126,14 +146,18 @@ class Nango {
         });
     }
 
-    close() {
+    async close() {
         this.deliveries.stop();
         this.clock.stop();
+
+        if (this.connectUi) {
+            await this.connectUi.close();
+        }
 
         return new Promise((resolve) => {
             this.server.close(resolve);
 
-            for (const socket of this.sockets) {
+            for (const socket of this.open) {
                 socket.destroy();
             }
         });

@@ -4,7 +4,8 @@
  *
  *     listening on http://127.0.0.1:PORT
  *
- * and nothing else unless it breaks.  It ends by SIGTERM or SIGINT, when the
+ * (before it, if there is one, where its Connect UI is) and nothing else
+ * unless it breaks.  It ends by SIGTERM or SIGINT, when the
  * process given by --parent is gone, and when its standard input closes if
  * --stdin is given, so that no test leaves it behind.
  */
@@ -15,12 +16,13 @@ const { createNango, SETTINGS } = require('./nango');
 
 const USAGE = `usage: server.js [options]
   --port N               port on 127.0.0.1, 0 for any free one (default)
+  --connect-ui N         a stand-in for Connect UI on this port, 0 for any
   --webhook URL          where webhooks go
   --webhook2 URL         the second webhook URL
   --api-key KEY          repeatable
   --signing-key KEY      signs webhooks
-  --integration SPEC     id[:provider[:auth mode]], repeatable; replaces the
-                         built-in ones
+  --integration SPEC     id[:provider[:auth mode[:name]]], repeatable;
+                         replaces the built-in ones
   --rate-limit N         requests a minute
   --retry-speed N        retries, timeouts and the breaker N times faster
   --speed N              tokens and limits N times faster
@@ -40,9 +42,9 @@ function usage(problem) {
 
 
 function integration(spec) {
-    const [id, provider, mode] = spec.split(':');
+    const [id, provider, mode, name] = spec.split(':');
 
-    return { id, provider, auth_mode: mode };
+    return { id, provider, auth_mode: mode, display_name: name };
 }
 
 
@@ -69,6 +71,7 @@ function parse(args) {
 
     const known = {
         '--port': (v) => { options.port = Number(v); },
+        '--connect-ui': (v) => { options.connectUi = Number(v); },
         '--webhook': (v) => { options.settings.webhook_url = v; },
         '--webhook2': (v) => { options.settings.webhook_url_secondary = v; },
         '--api-key': (v) => more('apiKeys', v),
@@ -139,7 +142,11 @@ async function main() {
 
     const nango = await createNango(options).listen();
 
-    process.stdout.write(`listening on ${nango.url}\n`);
+    const ui = nango.connectUi ? `connect ui on ${nango.connectUi.url}\n`
+                               : '';
+
+    /* At once, so that who waits for a line has both. */
+    process.stdout.write(`${ui}listening on ${nango.url}\n`);
 }
 
 

@@ -53,7 +53,8 @@ test('one line, then service, then SIGTERM', async (t) => {
     const server = run(t, [
         '--port', '0', '--webhook', rx.url,
         '--api-key', '33333333-3333-4333-8333-333333333333',
-        '--signing-key', 'key', '--integration', 'own:github:OAUTH2',
+        '--signing-key', 'key',
+        '--integration', 'own:github:OAUTH2:An own name',
         '--rate-limit', '7', '--retry-speed', '10', '--headers', 'short',
         '--set', 'environment="prod"', '--set', 'webhook_lag_ms=0',
     ]);
@@ -69,6 +70,11 @@ test('one line, then service, then SIGTERM', async (t) => {
     assert.strictEqual(made.headers['x-ratelimit-limit'], '7');
     assert.strictEqual(made.headers['x-frame-options'], undefined);
 
+    const { json } = await h.call({ url }, 'GET', '/_sim/state', undefined,
+                                  { key: null });
+
+    assert.strictEqual(json.integrations[0].display_name, 'An own name');
+
     const done = await h.call({ url }, 'POST', '/_sim/connect',
                               { token: made.json.data.token, wait: true },
                               { key: null });
@@ -80,6 +86,19 @@ test('one line, then service, then SIGTERM', async (t) => {
     assert.deepStrictEqual(await server.ended, { code: 0, signal: null });
     assert.strictEqual(server.out.split('\n').length, 2);
     assert.strictEqual(server.err, '');
+});
+
+
+test('with a Connect UI it says first where that is', async (t) => {
+    const server = run(t, ['--connect-ui', '0']);
+    const url = await server.ready;
+    const [, ui] = /^connect ui on (http:\/\/127\.0\.0\.1:\d+)\nlistening/
+        .exec(server.out);
+
+    assert.notStrictEqual(ui, url);
+    assert.strictEqual((await h.call({ url: ui }, 'GET', '/')).status, 200);
+    server.child.kill('SIGTERM');
+    assert.strictEqual((await server.ended).code, 0);
 });
 
 

@@ -54,6 +54,7 @@ class State {
         this.previousSigningKey = null;
         this.integrations = new Map();
         this.sessions = new Map();
+        this.begun = new Map();
         this.connections = new Map();
         this.byTag = new Map();
         this.rows = [];

@@ -203,6 +203,108 @@ it_stays_within_its_memory(void **state)
 }
 
 
+/* Of events. */
+
+static const char *
+parse_events(nango_events_query_t *q, const char *args)
+{
+    return nango_events_query_parse(q, Z(args), buf);
+}
+
+
+static void
+what_is_asked_of_events(void **state)
+{
+    nango_events_query_t  q;
+
+    assert_null(parse_events(&q, ""));
+    assert_int_equal(q.has_after, 0);
+    assert_int_equal(q.has_log, 0);
+    assert_int_equal(q.has_body, 0);
+    assert_int_equal(q.limit, 100);
+    assert_int_equal(q.wait, 0);
+    assert_null(q.type.data);
+
+    assert_null(parse_events(&q, "after=7&limit=1000&wait=55&type=a%2eb&body=0"
+                             "&log=000102030405060708090a0b0c0d0eFF&x=y"));
+    assert_int_equal(q.has_after, 1);
+    assert_int_equal(q.after, 7);
+    assert_int_equal(q.limit, 1000);
+    assert_int_equal(q.wait, 55);
+    assert_str(q.type, "a.b");
+    assert_int_equal(q.has_body, 1);
+    assert_int_equal(q.body, 0);
+    assert_int_equal(q.has_log, 1);
+    assert_int_equal(q.log[1], 1);
+    assert_int_equal(q.log[15], 0xff);
+
+    assert_null(parse_events(&q, "after=9223372036854775807&log=1"));
+    assert_true(q.after == INT64_MAX);
+    assert_int_equal(q.has_log, 1);
+    assert_int_equal(q.log[0], 0);
+}
+
+
+static void
+what_is_wrong_of_events_is_refused(void **state)
+{
+    size_t                i;
+    const char           *error;
+    nango_events_query_t  q;
+
+    static const char  *wrong[] = {
+        "after=", "after=-1", "after=x", "after=9223372036854775808",
+        "limit=0", "limit=1001", "wait=56", "wait=", "body=", "body=x"
+    };
+
+    for (i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        error = parse_events(&q, wrong[i]);
+        assert_non_null(error);
+        assert_memory_equal(error, wrong[i], strcspn(wrong[i], "="));
+    }
+}
+
+
+static void
+what_was_seen_last(void **state)
+{
+    size_t                i;
+    nango_str_t           id;
+    nango_events_query_t  q;
+
+    static const char  *wrong[] = {
+        ":", "x", "1x", "ab:", ":x", "1:2:3", "-1", " 1", "1 ",
+        "18446744073709551616"
+    };
+
+    assert_null(parse_events(&q, "after=5"));
+    assert_null(nango_events_query_last(&q, S("")));
+    assert_int_equal(q.after, 5);
+    assert_null(nango_events_query_last(&q, S("12")));
+    assert_int_equal(q.after, 12);
+    assert_int_equal(q.has_log, 0);
+
+    assert_null(nango_events_query_last(&q,
+                              S("000102030405060708090a0b0c0d0e0f:13")));
+    assert_int_equal(q.after, 13);
+    assert_int_equal(q.has_log, 1);
+    assert_int_equal(q.log[15], 15);
+
+    /* Another log's, whatever it is. */
+
+    assert_null(nango_events_query_last(&q, S("0:14")));
+    assert_int_equal(q.log[15], 0);
+
+    for (i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        id = exact(Z(wrong[i]));
+        assert_null(parse_events(&q, ""));
+        assert_non_null(nango_events_query_last(&q, id));
+        assert_int_equal(q.has_after, 0);
+        exact_free(id);
+    }
+}
+
+
 int
 main(void)
 {
@@ -213,7 +315,10 @@ main(void)
         cmocka_unit_test(an_id_is_a_key_or_that_of_nobody),
         cmocka_unit_test(waiting_needs_something_to_wait_for),
         cmocka_unit_test(what_is_wrong_is_refused),
-        cmocka_unit_test(it_stays_within_its_memory)
+        cmocka_unit_test(it_stays_within_its_memory),
+        cmocka_unit_test(what_is_asked_of_events),
+        cmocka_unit_test(what_is_wrong_of_events_is_refused),
+        cmocka_unit_test(what_was_seen_last)
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -6,7 +6,7 @@
  * where whoever dies is seen.
  */
 
-#include "store_test.h"
+#include "store_deliver.h"
 
 
 typedef struct {
@@ -16,7 +16,8 @@ typedef struct {
 } cut_t;
 
 
-static nango_reader_t  *reader;
+static nango_reader_t      *reader;
+static nango_subscriber_t   app;
 
 
 static int
@@ -31,6 +32,8 @@ cut(void *data)
     nango_store_t  *store;
 
     store = store_open();
+    app = subscriber("prod", "app");
+    subscribe(store, &app);
 
     for (i = 0; i < 100; i++) {
         snprintf(id, sizeof(id), "c-%d", i);
@@ -225,6 +228,112 @@ fold_more(nango_store_t *store)
 
 
 static int
+deliver(nango_store_t *store)
+{
+    owing_t                 o = { 0 };
+    nango_rc_e              rc;
+    nango_delivery_read_t   how = { .max_events = 100, .max_bytes = 65536 };
+
+    rc = nango_delivery_read(store, &app, &how, &o.position, &o.more,
+                             &o.deliveries, &o.settled, &o.nsettled, &o.size,
+                             &failure);
+
+    return (rc != NANGO_OK && o.deliveries == NULL && o.nsettled == 0)
+           ? said() : 1;
+}
+
+
+static int
+deliver_due(nango_store_t *store)
+{
+    owing_t  o = { 0 };
+
+    return nango_delivery_due(store, &app, T0, 1, 1, NULL, NULL, &o.next_at,
+                              &o.deliveries, &o.settled, &o.nsettled, &o.size,
+                              &failure)
+           != NANGO_OK ? said() : 1;
+}
+
+
+static int
+settle_more(nango_store_t *store)
+{
+    nango_folded_t        folded;
+    nango_settlement_t    s = { .cursor = 100 };
+    nango_fold_options_t  options = { .now_ms = T0, .settlements = &s,
+                                      .nsettlements = 1 };
+
+    memcpy(s.key, app.key, NANGO_KEY_LEN);
+
+    return nango_fold(store, &options, &folded, &failure) != NANGO_OK
+           ? said() : 1;
+}
+
+
+static int
+prune_all(nango_store_t *store)
+{
+    uint64_t               from;
+    nango_pruned_t         pruned;
+    nango_prune_options_t  options = { .now_ms = T0 + HOUR,
+                                       .max_events = 1000 };
+    from = 0;
+
+    return nango_log_prune(store, &options, &from, &pruned, &failure)
+           != NANGO_OK ? said() : 1;
+}
+
+
+/* Whoever acts by hand does not have to end. */
+
+static int
+forget_all(nango_store_t *store)
+{
+    int       more;
+    uint64_t  n;
+
+    return nango_delivery_forget(store, app.key, 10, &n, &more, &failure)
+           == NANGO_EBROKEN ? said() : 1;
+}
+
+
+static void
+no_ledger(void *data, const nango_ledger_t *l)
+{
+}
+
+
+static void
+no_stored(void *data, const nango_stored_t *s)
+{
+}
+
+
+static int
+ledgers(nango_store_t *store)
+{
+    int  rc;
+
+    rc = nango_reader_ledgers(reader, no_ledger, NULL, &failure);
+    snapshot_end(reader);
+
+    return (rc == -1) ? said() : 1;
+}
+
+
+static int
+all_stored(nango_store_t *store)
+{
+    int  rc;
+
+    rc = nango_reader_stored(reader, no_stored, NULL, &failure);
+    snapshot_end(reader);
+
+    return (rc == -1) ? said() : 1;
+}
+
+
+static int
 readers(nango_store_t *store)
 {
     return nango_store_check_readers(store) == -1 ? 0 : 1;
@@ -253,6 +362,15 @@ what_is_cut_is_an_error(void **state)
         { "state/data.mdb", count, 1 },
         { "state/data.mdb", owned_all, 1 },
         { "state/data.mdb", fold_more, 0 },
+        { "state/data.mdb", settle_more, 0 },
+        { "state/data.mdb", deliver, 0 },
+        { "log/data.mdb", deliver, 0 },
+        { "state/data.mdb", deliver_due, 0 },
+        { "state/data.mdb", prune_all, 0 },
+        { "log/data.mdb", prune_all, 0 },
+        { "state/data.mdb", forget_all, 0 },
+        { "state/data.mdb", ledgers, 1 },
+        { "state/data.mdb", all_stored, 1 },
         { "log/lock.mdb", readers, 0 },
         { "log/lock.mdb", txnid, 0 }
     };

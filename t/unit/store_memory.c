@@ -6,8 +6,9 @@
  * once, and what was said to be stored is there.
  */
 
-#include "memory_fault.h"
-#include "store_test.h"
+#include "store_memory.h"
+
+#include "nango_show.h"
 
 
 #define KEPT  4096
@@ -37,68 +38,6 @@ typedef struct {
 
 
 static world_t  world;
-
-
-/* An error says so in words; what it is called depends on who has failed. */
-
-static int
-said(nango_rc_e rc)
-{
-    if (rc == NANGO_OK) {
-        return 1;
-    }
-
-    assert_int_equal(rc, failure.code);
-    assert_true(strlen(failure.text) > 0);
-    failure.text[0] = '\0';
-    failure.code = NANGO_OK;
-
-    return 0;
-}
-
-
-static int
-calls_make(void **state)
-{
-    memory_calls = 1;
-
-    return directory_make(state);
-}
-
-
-static int
-calls_remove(void **state)
-{
-    memory_calls = 0;
-
-    return directory_remove(state);
-}
-
-
-/* Some of it is only a help, as room that is made ahead. */
-
-static long
-world_fail_each(memory_test_t *test)
-{
-    if (memory_calls) {
-        test->may_do_without = 1;
-    }
-
-    return memory_fail_each(test);
-}
-
-
-/* As the committer does: after some errors a store has to be opened again. */
-
-static void
-world_recover(nango_store_t *store)
-{
-    if (nango_store_needs_recovery(store)) {
-        store->retry_at = 0;
-        assert_ok(nango_store_recover(store, &failure));
-        assert_false(nango_store_needs_recovery(store));
-    }
-}
 
 
 static void
@@ -673,6 +612,99 @@ reading_fails_cleanly(void **state)
 
 
 static int
+event_shown(void *data, const nango_logged_t *event)
+{
+    nango_text_t *t = data;
+
+    nango_show_head(t, event, NANGO_SHOW_ID);
+    nango_show_owner(t, event->connection ? event->connection->tags : NULL,
+                     event->connection ? event->connection->ntags : 0);
+    nango_show_body(t, event->record, NANGO_SHOW_ID);
+    nango_text_base64(t, event->record->body);
+
+    world.found++;
+
+    return 0;
+}
+
+
+static int
+events_once(void *data)
+{
+    int              rc;
+    uint64_t         position;
+    nango_tag_t      tag;
+    nango_text_t     text;
+    nango_wanted_t   wanted;
+    nango_reader_t  *reader;
+
+    memset(&wanted, 0, sizeof(wanted));
+    memset(&text, 0, sizeof(text));
+
+    tag.name = S("end_user_id");
+    tag.value = S("42");
+
+    wanted.environment = S("prod");
+    wanted.owner = &tag;
+    wanted.nowner = 1;
+    wanted.max_events = 1000;
+    wanted.max_bytes = 1 << 30;
+
+    reader = nango_reader_create(world.store);
+
+    if (reader == NULL) {
+        return 0;
+    }
+
+    if (!said(nango_reader_begin(reader, &failure))) {
+        nango_reader_free(reader);
+        return 0;
+    }
+
+    world.found = 0;
+    position = 0;
+
+    rc = nango_reader_events(reader, &wanted, &position, event_shown, &text,
+                             &failure);
+
+    if (rc == -1) {
+        assert_int_equal(said(failure.code), 0);
+
+    } else {
+        /* Never fewer than there are. */
+
+        assert_int_equal(rc, 0);
+        assert_int_equal(world.found, world.number);
+        assert_sequence(position, world.number);
+    }
+
+    nango_reader_end(reader);
+    nango_reader_free(reader);
+
+    rc = (rc == 0 && !text.failed);
+
+    nango_text_free(&text);
+
+    return rc;
+}
+
+
+static void
+events_fail_cleanly(void **state)
+{
+    memory_test_t  test = { NULL, events_once, NULL, NULL, 0, 0 };
+
+    world_open();
+    some_connections();
+
+    assert_true(world_fail_each(&test) > 5);
+
+    nothing_lost();
+    world_close();
+}
+
+
+static int
 scan_count(void *data, uint64_t sequence, const nango_record_t *record)
 {
     ++*(unsigned *) data;
@@ -949,9 +981,6 @@ leading_fails_cleanly(void **state)
 }
 
 
-#define calls_unit(f)                                                         \
-    cmocka_unit_test_setup_teardown(f, calls_make, calls_remove)
-
 int
 main(void)
 {
@@ -965,6 +994,7 @@ main(void)
         store_unit(a_full_table_forgets_the_oldest),
         store_unit(a_fold_fails_cleanly),
         store_unit(reading_fails_cleanly),
+        store_unit(events_fail_cleanly),
         store_unit(scanning_fails_cleanly),
         store_unit(a_sweep_fails_cleanly),
         store_unit(a_recovery_fails_cleanly),

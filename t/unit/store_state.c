@@ -583,6 +583,217 @@ all_connections_are_walked_over_once(void **state)
 
 
 static void
+damaged_records_are_walked_past(void **state)
+{
+    int              i, rc, portion;
+    plain_t          all[50];
+    MDB_txn         *txn;
+    MDB_val          key, val;
+    walked_t         w;
+    nango_store_t   *store;
+    nango_reader_t  *reader;
+    unsigned char    k[NANGO_KEY_LEN], last[NANGO_KEY_LEN];
+
+    memset(all, 0, sizeof(all));
+    store = store_open();
+    make_all(store, all, 50);
+
+    /* the first and the last of all keys, and one of another version */
+
+    assert_int_equal(mdb_txn_begin(store->state, NULL, 0, &txn), 0);
+
+    for (i = 0; i < 2; i++) {
+        memset(k, i ? 0xff : 0, sizeof(k));
+        k[NANGO_KEY_LEN - 1] = 1;
+        key = nango_val(k, sizeof(k));
+        val = nango_val("\001 damaged", 9);
+        assert_int_equal(mdb_put(txn, store->connections, &key, &val, 0), 0);
+    }
+
+    assert_int_equal(nango_connection_key(k, S("prod"), S("github"),
+                                          S("c7")), 0);
+    key = nango_val(k, sizeof(k));
+    val = nango_val("\377", 1);
+    assert_int_equal(mdb_put(txn, store->connections, &key, &val, 0), 0);
+    assert_int_equal(mdb_txn_commit(txn), 0);
+
+    for (portion = 1; portion <= 49; portion += 12) {
+        memset(&w, 0, sizeof(w));
+        memset(last, 0, sizeof(last));
+
+        do {
+            reader = snapshot(store);
+            rc = nango_reader_all(reader, last, portion, walk, &w, &failure);
+            snapshot_end(reader);
+            assert_true(rc == 0 || rc == 1);
+        } while (rc == 1);
+
+        assert_int_equal(w.n, 49);
+        assert_int_equal(last[0], 0xff);
+        assert_int_equal(last[NANGO_KEY_LEN - 1], 1);
+    }
+
+    nango_store_close(store);
+}
+
+
+/* How many of an integration's a walk gives that looks at max at most. */
+
+static int
+only(nango_store_t *store, const char *integration, size_t max)
+{
+    int                  n;
+    uint64_t             before;
+    nango_tag_t          tag;
+    nango_owned_t       *o;
+    nango_reader_t      *reader;
+    nango_connection_t   c;
+
+    tag.name = S("a");
+    tag.value = S("0");
+    before = UINT64_MAX;
+
+    reader = snapshot(store);
+    o = nango_owned_open(reader, S("prod"), &tag, 1, 0, &failure);
+    assert_non_null(o);
+    nango_owned_only(o, Z(integration), max);
+
+    for (n = 0; nango_owned_next(o, &c, &failure) == 1; n++) {
+        assert_true(nango_str_eq(c.integration, Z(integration)));
+        assert_true(c.created_sequence < before);
+        before = c.created_sequence;
+    }
+
+    assert_int_equal(nango_owned_next(o, &c, &failure), 0);
+    nango_owned_close(o);
+    snapshot_end(reader);
+
+    return n;
+}
+
+
+/* mark NULL: cuts it off. */
+
+static void
+mark_all(nango_store_t *store, const unsigned char *mark)
+{
+    MDB_txn        *txn;
+    MDB_val         key, val;
+    MDB_cursor     *cursor;
+    unsigned char   k[NANGO_OWNERS_KEY_LEN], v[NANGO_OWNERS_VALUE_LEN];
+
+    assert_int_equal(mdb_txn_begin(store->state, NULL, 0, &txn), 0);
+    assert_int_equal(mdb_cursor_open(txn, store->owners, &cursor), 0);
+
+    while (mdb_cursor_get(cursor, &key, &val, MDB_NEXT) == 0) {
+        memcpy(k, key.mv_data, sizeof(k));
+        memcpy(v, val.mv_data, NANGO_KEY_LEN);
+
+        if (mark) {
+            memcpy(v + NANGO_KEY_LEN, mark, 4);
+        }
+
+        key = nango_val(k, sizeof(k));
+        val = nango_val(v, mark ? sizeof(v) : NANGO_KEY_LEN);
+        assert_int_equal(mdb_cursor_put(cursor, &key, &val, MDB_CURRENT), 0);
+    }
+
+    mdb_cursor_close(cursor);
+    assert_int_equal(mdb_txn_commit(txn), 0);
+}
+
+
+static void
+one_integration_is_told_from_the_others(void **state)
+{
+    int             i;
+    char            id[16];
+    event_t         e;
+    nango_store_t  *store;
+    unsigned char   mark[4];
+
+    store = store_open();
+
+    for (i = 0; i < 40; i++) {
+        snprintf(id, sizeof(id), "c%d", i);
+        memset(&e, 0, sizeof(e));
+        e.op = NANGO_OP_CREATION;
+        e.success = NANGO_SUCCESS_TRUE;
+        e.id = id;
+        e.integration = (i % 4) ? "slack" : "github";
+        e.tags = "{\"a\":\"0\"}";
+        append(store, &e);
+    }
+
+    fold(store);
+
+    /* with marks, and as the table was before there were any */
+
+    for (i = 0; i < 2; i++) {
+        assert_int_equal(only(store, "github", 1000), 10);
+        assert_int_equal(only(store, "slack", 1000), 30);
+        assert_int_equal(only(store, "x", 1000), 0);
+        assert_int_equal(only(store, "github", 0), 0);
+        assert_int_equal(only(store, "github", 8), 2);
+        assert_int_equal(only(store, "slack", 8), 6);
+        assert_int_equal(only(store, "github", 40), 10);
+
+        mark_all(store, NULL);
+    }
+
+    /* of one that has the same mark it is not taken */
+
+    nango_put_le(mark, nango_integration_mark(S("slack")), 4);
+    mark_all(store, mark);
+    assert_int_equal(only(store, "slack", 1000), 30);
+    assert_int_equal(only(store, "github", 1000), 0);
+
+    nango_store_close(store);
+}
+
+
+static void
+the_state_alone_is_read(void **state)
+{
+    int                  i;
+    event_t              e;
+    nango_store_t       *store;
+    nango_reader_t      *reader;
+    nango_connection_t   c;
+
+    memset(&e, 0, sizeof(e));
+    e.op = NANGO_OP_CREATION;
+    e.success = NANGO_SUCCESS_TRUE;
+    e.id = "c0";
+    e.tags = "{}";
+
+    store = store_open();
+    append(store, &e);
+    fold(store);
+
+    reader = nango_reader_create(store);
+
+    for (i = 0; i < 3; i++) {
+        assert_ok(nango_reader_begin_state(reader, &failure));
+        assert_int_equal(find(reader, "c0", &c), 1);
+        nango_reader_end(reader);
+
+        assert_ok(nango_reader_begin(reader, &failure));
+        assert_sequence(nango_reader_last(reader), i + 1);
+        assert_sequence(nango_reader_applied(reader), i + 1);
+        nango_reader_end(reader);
+
+        e.op = NANGO_OP_OVERRIDE;
+        append(store, &e);
+        fold(store);
+    }
+
+    nango_reader_free(reader);
+    nango_store_close(store);
+}
+
+
+static void
 too_many_readers_are_told_so(void **state)
 {
     int              i;
@@ -630,6 +841,9 @@ main(void)
     const struct CMUnitTest  tests[] = {
         store_unit(walks_over_tags_meet_where_all_are),
         store_unit(all_connections_are_walked_over_once),
+        store_unit(damaged_records_are_walked_past),
+        store_unit(one_integration_is_told_from_the_others),
+        store_unit(the_state_alone_is_read),
         store_unit(pages_follow_one_another),
         store_unit(an_owner_has_tags),
         store_unit(an_index_that_lies_is_not_believed),
