@@ -122,8 +122,13 @@ static void nango_queue_later(nango_queue_t *q, nango_queued_t *e,
 static void nango_queue_pause(nango_queue_t *q, uint64_t until);
 static void nango_queue_again(nango_queue_t *q, nango_queued_t *e);
 static void nango_queue_down(nango_queue_t *q, uint64_t now, uint64_t chance);
+static nango_place_t *nango_queue_last(const nango_queue_t *q);
+static int nango_queue_leave(nango_queue_t *q, nango_queued_t *e,
+    uint64_t now);
 static int nango_queue_slow(nango_queue_t *q, nango_queued_t *e, uint64_t now,
     uint64_t *wait);
+static int nango_queue_without(nango_queue_t *q, nango_queued_t *e,
+    uint64_t now);
 static nango_lane_t *nango_lane_find(nango_queue_t *q,
     const unsigned char key[NANGO_KEY_LEN], int create);
 static int nango_lane_grow(nango_queue_t *q);
@@ -916,18 +921,25 @@ int
 nango_queue_report(nango_queue_t *q, uint64_t number, uint64_t now,
     nango_report_t *report, uint64_t *wait)
 {
-    size_t             i;
+    size_t            i;
     nango_lane_t     *lane;
-    nango_place_t    *place;
+    nango_place_t    *place, *last;
     nango_settled_t  *s;
 
     *wait = 0;
+    last = nango_queue_last(q);
 
     while (q->window != NULL) {
         place = q->window;
 
+        if (place == last) {
+            last = NULL;
+        }
+
         if (place->event != NULL
-            && !nango_queue_slow(q, place->event, now, wait))
+            && !(last != NULL
+                 ? nango_queue_leave(q, place->event, now)
+                 : nango_queue_slow(q, place->event, now, wait)))
         {
             break;
         }
@@ -1015,6 +1027,61 @@ nango_queue_report(nango_queue_t *q, uint64_t number, uint64_t now,
 
 
 /*
+ * Of a queue that is stopped, the last place in the window that was delivered:
+ * whoever goes on would deliver it again, if the cursor did not get there.
+ */
+
+static nango_place_t *
+nango_queue_last(const nango_queue_t *q)
+{
+    nango_place_t  *place, *last;
+
+    last = NULL;
+
+    if (!q->stopped) {
+        return NULL;
+    }
+
+    for (place = q->window; place != NULL; place = place->next) {
+
+        if (place->event == NULL
+            && place->settled.kind == NANGO_SETTLED_DELIVERED)
+        {
+            last = place;
+        }
+    }
+
+    return last;
+}
+
+
+/* As nango_queue_slow(), at once, and also for what was not sent. */
+
+static int
+nango_queue_leave(nango_queue_t *q, nango_queued_t *e, uint64_t now)
+{
+    nango_lane_t    *lane;
+    nango_queued_t  *first;
+
+    lane = e->lane;
+    first = lane->first;
+
+    if (first->flight) {
+        return nango_queue_without(q, e, now);
+    }
+
+    nango_lane_close(q, lane);
+
+    if (first->place != NULL) {
+        nango_queue_settle(q, first, NANGO_SETTLED_WAITING,
+                           first->delivery->attempts, 0, now);
+    }
+
+    return 1;
+}
+
+
+/*
  * Whether the cursor goes on without the event, which then has a row, and is
  * in its lane no longer unless it is in flight.
  */
@@ -1024,12 +1091,9 @@ nango_queue_slow(nango_queue_t *q, nango_queued_t *e, uint64_t now,
     uint64_t *wait)
 {
     uint64_t         taken;
-    nango_lane_t    *lane;
     nango_queued_t  *first;
-    nango_settled_t *s;
 
-    lane = e->lane;
-    first = lane->first;
+    first = e->lane->first;
 
     if (!first->flight) {
         return 0;
@@ -1042,7 +1106,21 @@ nango_queue_slow(nango_queue_t *q, nango_queued_t *e, uint64_t now,
         return 0;
     }
 
-    if (e != first) {
+    return nango_queue_without(q, e, now);
+}
+
+
+/* Its lane's first one is in flight. */
+
+static int
+nango_queue_without(nango_queue_t *q, nango_queued_t *e, uint64_t now)
+{
+    nango_lane_t     *lane;
+    nango_settled_t  *s;
+
+    lane = e->lane;
+
+    if (e != lane->first) {
 
         /* All of them: who stayed would be sent before who left. */
 

@@ -110,7 +110,10 @@ nango_delivery_t *nango_queue_orphan(nango_queue_t *q, nango_queued_t *e);
 /* Those older than max_age that a subscriber who is down or parked leaves. */
 void nango_queue_expire(nango_queue_t *q, uint64_t now);
 
-/* Nothing more is sent; what is in flight may come to its end. */
+/*
+ * Nothing more is sent; what is in flight may come to its end.  Reports have
+ * all that was delivered, and rows for what lies before that.
+ */
 void nango_queue_stop(nango_queue_t *q);
 
 /* After nango_delivery_resume(), or when the state says that it is parked. */
