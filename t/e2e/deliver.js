@@ -131,18 +131,25 @@ function ledgers(read, nginx) {
 
 
 /* Until nothing waits for anybody; the ledgers as they are then. */
-function settled(read, nginx, ms) {
-    return until('everything to be settled', async () => {
-        const all = ledgers(read, nginx);
+async function settled(read, nginx, ms) {
+    let all;
 
-        if (Object.values(all).every((one) => one.waiting === 0)) {
-            return all;
-        }
+    try {
+        return await until('everything to be settled', async () => {
+            all = ledgers(read, nginx);
 
-        await sleep(100);
+            if (Object.values(all).every((one) => one.waiting === 0)) {
+                return all;
+            }
 
-        return false;
-    }, ms);
+            await sleep(100);
+
+            return false;
+        }, ms);
+    } catch (err) {
+        err.message += `: ${JSON.stringify(all)}`;
+        throw err;
+    }
 }
 
 
