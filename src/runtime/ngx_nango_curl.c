@@ -1639,6 +1639,11 @@ ngx_nango_curl_failure(ngx_nango_transfer_t *t, CURLcode code)
     switch (code) {
 
     case CURLE_OK:
+
+        if (t->outcome != NGX_NANGO_TRANSFER_DONE) {
+            t->failure = NGX_NANGO_DELIVERY_CUT;
+        }
+
         return;
 
     case CURLE_COULDNT_RESOLVE_HOST:
@@ -1661,6 +1666,12 @@ ngx_nango_curl_failure(ngx_nango_transfer_t *t, CURLcode code)
 
     case CURLE_OUT_OF_MEMORY:
     case CURLE_FAILED_INIT:
+
+        if (t->outcome == NGX_NANGO_TRANSFER_MALFORMED) {
+            t->failure = NGX_NANGO_DELIVERY_CUT;
+            return;
+        }
+
         t->ours = 1;
         /* fall through */
 

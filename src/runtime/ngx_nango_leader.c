@@ -238,8 +238,10 @@ ngx_nango_leader_cycle(void *data)
             continue;
         }
 
-        if (ngx_nango_leader_housekeeping(l) == NANGO_EWRECKED
-            || ngx_nango_leader_deliver(l, &wait) == NANGO_EWRECKED
+        /* A subscriber that is new gets what is folded from now on. */
+
+        if (ngx_nango_leader_deliver(l, &wait) == NANGO_EWRECKED
+            || ngx_nango_leader_housekeeping(l) == NANGO_EWRECKED
             || ngx_nango_leader_prune(l, &wait) == NANGO_EWRECKED)
         {
             ngx_nango_leader_replace(l);

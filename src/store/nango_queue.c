@@ -89,7 +89,10 @@ struct nango_queue_s {
     uint64_t               paused;      /* until */
     uint64_t               probe;       /* ms of the last pause; 0: is up */
     uint64_t               down_since;
-    unsigned               failures;    /* first attempts in a row */
+
+    /* Lanes whose first attempts have failed since the last that did not. */
+    unsigned char          failed_lanes[NANGO_QUEUE_DOWN][NANGO_KEY_LEN];
+    unsigned               failures;
 
     unsigned               parked:1;
     unsigned               park:1;      /* to be reported */
@@ -113,10 +116,19 @@ static void nango_queue_drop(nango_queue_t *q, nango_queued_t *e);
 static void nango_queue_clear(nango_queue_t *q);
 static void nango_queue_failed(nango_queue_t *q, nango_queued_t *e,
     unsigned status, uint64_t retry_after, uint64_t now, uint64_t chance);
+static void nango_queue_failure(nango_queue_t *q, const nango_lane_t *lane);
+static void nango_queue_later(nango_queue_t *q, nango_queued_t *e,
+    unsigned status, uint64_t delay, uint64_t now);
+static void nango_queue_pause(nango_queue_t *q, uint64_t until);
 static void nango_queue_again(nango_queue_t *q, nango_queued_t *e);
 static void nango_queue_down(nango_queue_t *q, uint64_t now, uint64_t chance);
+static nango_place_t *nango_queue_last(const nango_queue_t *q);
+static int nango_queue_leave(nango_queue_t *q, nango_queued_t *e,
+    uint64_t now);
 static int nango_queue_slow(nango_queue_t *q, nango_queued_t *e, uint64_t now,
     uint64_t *wait);
+static int nango_queue_without(nango_queue_t *q, nango_queued_t *e,
+    uint64_t now);
 static nango_lane_t *nango_lane_find(nango_queue_t *q,
     const unsigned char key[NANGO_KEY_LEN], int create);
 static int nango_lane_grow(nango_queue_t *q);
@@ -588,8 +600,11 @@ nango_queue_done(nango_queue_t *q, nango_queued_t *e, nango_sent_e sent,
         break;
 
     default: /* NANGO_SENT_NOT */
-        nango_queue_again(q, e);
-        q->paused = now + NANGO_QUEUE_RETRY_MIN;
+
+        /* A row: it may be for ever, and the event's own. */
+
+        nango_queue_pause(q, now + NANGO_QUEUE_RETRY_MIN);
+        nango_queue_later(q, e, status, NANGO_QUEUE_RETRY_MIN, now);
         break;
     }
 }
@@ -621,17 +636,16 @@ static void
 nango_queue_failed(nango_queue_t *q, nango_queued_t *e, unsigned status,
     uint64_t retry_after, uint64_t now, uint64_t chance)
 {
-    uint32_t      attempts;
-    uint64_t      delay, end;
-    nango_lane_t  *lane;
+    uint32_t  attempts;
+    uint64_t  delay;
 
     attempts = ++e->delivery->attempts;
-    end = e->delivery->record.received_at + q->max_age;
 
-    if (attempts == 1 && ++q->failures >= NANGO_QUEUE_DOWN) {
-        nango_queue_down(q, now, chance);
+    if (attempts == 1) {
+        nango_queue_failure(q, e->lane);
+    }
 
-    } else if (q->probe) {
+    if (q->probe || q->failures == NANGO_QUEUE_DOWN) {
         nango_queue_down(q, now, chance);
     }
 
@@ -639,15 +653,8 @@ nango_queue_failed(nango_queue_t *q, nango_queued_t *e, unsigned status,
         retry_after = NANGO_QUEUE_RETRY_MAX;
     }
 
-    if (retry_after && (status == 429 || status == 503)
-        && q->paused < now + retry_after)
-    {
-        q->paused = now + retry_after;
-    }
-
-    if (now >= end) {
-        nango_queue_settle(q, e, NANGO_SETTLED_DEAD, attempts, status, 0);
-        return;
+    if (retry_after && (status == 429 || status == 503)) {
+        nango_queue_pause(q, now + retry_after);
     }
 
     /* Exponential, with full jitter. */
@@ -668,15 +675,65 @@ nango_queue_failed(nango_queue_t *q, nango_queued_t *e, unsigned status,
         delay = retry_after;
     }
 
+    nango_queue_later(q, e, status, delay, now);
+}
+
+
+/* One broken connection, however many its events, says nothing of others. */
+
+static void
+nango_queue_failure(nango_queue_t *q, const nango_lane_t *lane)
+{
+    unsigned  i;
+
+    for (i = 0; i < q->failures; i++) {
+
+        if (memcmp(q->failed_lanes[i], lane->key, NANGO_KEY_LEN) == 0) {
+            return;
+        }
+    }
+
+    if (q->failures < NANGO_QUEUE_DOWN) {
+        memcpy(q->failed_lanes[q->failures++], lane->key, NANGO_KEY_LEN);
+    }
+}
+
+
+/* As a row, or it is dead. */
+
+static void
+nango_queue_later(nango_queue_t *q, nango_queued_t *e, unsigned status,
+    uint64_t delay, uint64_t now)
+{
+    uint32_t  attempts;
+    uint64_t  end;
+
+    attempts = e->delivery->attempts;
+    end = e->delivery->record.received_at + q->max_age;
+
+    if (now >= end) {
+        nango_queue_settle(q, e, NANGO_SETTLED_DEAD, attempts, status, 0);
+        return;
+    }
+
     if (delay > end - now) {
         delay = end - now;
     }
 
-    lane = e->lane;
-
-    nango_lane_close(q, lane);
+    nango_lane_close(q, e->lane);
     nango_queue_settle(q, e, NANGO_SETTLED_WAITING, attempts, status,
                        now + delay);
+}
+
+
+/* The longest pause that somebody asked for. */
+
+static void
+nango_queue_pause(nango_queue_t *q, uint64_t until)
+{
+    if (q->paused < until) {
+        q->paused = until;
+    }
 }
 
 
@@ -710,7 +767,7 @@ nango_queue_down(nango_queue_t *q, uint64_t now, uint64_t chance)
         }
     }
 
-    q->paused = now + q->probe / 2 + chance % (q->probe / 2);
+    nango_queue_pause(q, now + q->probe / 2 + chance % (q->probe / 2));
 }
 
 
@@ -868,18 +925,25 @@ int
 nango_queue_report(nango_queue_t *q, uint64_t number, uint64_t now,
     nango_report_t *report, uint64_t *wait)
 {
-    size_t             i;
+    size_t            i;
     nango_lane_t     *lane;
-    nango_place_t    *place;
+    nango_place_t    *place, *last;
     nango_settled_t  *s;
 
     *wait = 0;
+    last = nango_queue_last(q);
 
     while (q->window != NULL) {
         place = q->window;
 
+        if (place == last) {
+            last = NULL;
+        }
+
         if (place->event != NULL
-            && !nango_queue_slow(q, place->event, now, wait))
+            && !(last != NULL
+                 ? nango_queue_leave(q, place->event, now)
+                 : nango_queue_slow(q, place->event, now, wait)))
         {
             break;
         }
@@ -967,6 +1031,61 @@ nango_queue_report(nango_queue_t *q, uint64_t number, uint64_t now,
 
 
 /*
+ * Of a queue that is stopped, the last place in the window that was delivered:
+ * whoever goes on would deliver it again, if the cursor did not get there.
+ */
+
+static nango_place_t *
+nango_queue_last(const nango_queue_t *q)
+{
+    nango_place_t  *place, *last;
+
+    last = NULL;
+
+    if (!q->stopped) {
+        return NULL;
+    }
+
+    for (place = q->window; place != NULL; place = place->next) {
+
+        if (place->event == NULL
+            && place->settled.kind == NANGO_SETTLED_DELIVERED)
+        {
+            last = place;
+        }
+    }
+
+    return last;
+}
+
+
+/* As nango_queue_slow(), at once, and also for what was not sent. */
+
+static int
+nango_queue_leave(nango_queue_t *q, nango_queued_t *e, uint64_t now)
+{
+    nango_lane_t    *lane;
+    nango_queued_t  *first;
+
+    lane = e->lane;
+    first = lane->first;
+
+    if (first->flight) {
+        return nango_queue_without(q, e, now);
+    }
+
+    nango_lane_close(q, lane);
+
+    if (first->place != NULL) {
+        nango_queue_settle(q, first, NANGO_SETTLED_WAITING,
+                           first->delivery->attempts, 0, now);
+    }
+
+    return 1;
+}
+
+
+/*
  * Whether the cursor goes on without the event, which then has a row, and is
  * in its lane no longer unless it is in flight.
  */
@@ -976,12 +1095,9 @@ nango_queue_slow(nango_queue_t *q, nango_queued_t *e, uint64_t now,
     uint64_t *wait)
 {
     uint64_t         taken;
-    nango_lane_t    *lane;
     nango_queued_t  *first;
-    nango_settled_t *s;
 
-    lane = e->lane;
-    first = lane->first;
+    first = e->lane->first;
 
     if (!first->flight) {
         return 0;
@@ -994,7 +1110,21 @@ nango_queue_slow(nango_queue_t *q, nango_queued_t *e, uint64_t now,
         return 0;
     }
 
-    if (e != first) {
+    return nango_queue_without(q, e, now);
+}
+
+
+/* Its lane's first one is in flight. */
+
+static int
+nango_queue_without(nango_queue_t *q, nango_queued_t *e, uint64_t now)
+{
+    nango_lane_t     *lane;
+    nango_settled_t  *s;
+
+    lane = e->lane;
+
+    if (e != lane->first) {
 
         /* All of them: who stayed would be sent before who left. */
 

@@ -21,8 +21,9 @@
  * from the log gets rows too, until the report that says so is committed and
  * the log's reader finds them itself.
  *
- * Who fails ten events at their first attempt in a row, or cannot be reached,
- * is down: one event at a time is sent, after a pause that doubles.
+ * Who fails events of ten lanes at their first attempt with none delivered in
+ * between, or cannot be reached, is down: one event at a time is sent, after a
+ * pause that doubles.
  */
 
 #ifndef _NANGO_QUEUE_H_INCLUDED_
@@ -39,7 +40,7 @@
 /* ms: the cursor waits for an event, at most. */
 #define NANGO_QUEUE_SLOW       250
 
-/* First attempts in a row that failed. */
+/* Lanes in a row whose first attempts failed. */
 #define NANGO_QUEUE_DOWN       10
 
 /* ms between attempts at an event, and at a subscriber that is down. */
@@ -110,7 +111,10 @@ nango_delivery_t *nango_queue_orphan(nango_queue_t *q, nango_queued_t *e);
 /* Those older than max_age that a subscriber who is down or parked leaves. */
 void nango_queue_expire(nango_queue_t *q, uint64_t now);
 
-/* Nothing more is sent; what is in flight may come to its end. */
+/*
+ * Nothing more is sent; what is in flight may come to its end.  Reports have
+ * all that was delivered, and rows for what lies before that.
+ */
 void nango_queue_stop(nango_queue_t *q);
 
 /* After nango_delivery_resume(), or when the state says that it is parked. */

@@ -7,13 +7,15 @@
  *     backend.got                               [{ sequence, attempt, ... }]
  *
  * An answer may be { status, headers, delay }, or null: none at all.  down()
- * and up() close its port and open it again.
+ * and up() close its port and open it again.  Options: socket, the path of one;
+ * tls, { key, cert }; keep: false keeps no bodies.
  */
 
 'use strict';
 
 const fs = require('node:fs');
 const http = require('node:http');
+const https = require('node:https');
 
 const { freePort, sleep } = require('./nginx');
 
@@ -34,6 +36,7 @@ class Backend {
 
     constructor(options) {
         this.socket = options.socket;
+        this.tls = options.tls;
         this.keep = options.keep !== false;
         this.answer = options.answer || (() => 200);
         this.got = [];
@@ -44,13 +47,18 @@ class Backend {
     }
 
     get url() {
-        return this.socket ? `http://unix:${this.socket}:/hook?from=nango`
-                           : `http://127.0.0.1:${this.port}/hook?from=nango`;
+        const scheme = this.tls ? 'https' : 'http';
+
+        return this.socket
+               ? `${scheme}://unix:${this.socket}:/hook?from=nango`
+               : `${scheme}://127.0.0.1:${this.port}/hook?from=nango`;
     }
 
     async up() {
-        this.server = http.createServer({ keepAliveTimeout: 0 },
-                                        (req, res) => this.take(req, res));
+        const { createServer } = this.tls ? https : http;
+
+        this.server = createServer({ keepAliveTimeout: 0, ...this.tls },
+                                   (req, res) => this.take(req, res));
 
         this.server.on('connection', (socket) => {
             this.sockets.add(socket);
@@ -139,6 +147,7 @@ class Backend {
         }
 
         one.status = answer.status;
+        one.answered = Date.now();
 
         if (answer.status >= 200 && answer.status < 300) {
             this.accepted.push(one.sequence);

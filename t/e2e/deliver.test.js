@@ -10,69 +10,9 @@ const path = require('node:path');
 const { test } = require('node:test');
 
 const { Backend } = require('./backend');
-const { hmac, once } = require('./client');
+const { hmac } = require('./client');
+const { assertOrder, config, creation, KEY, post, sync } = require('./deliver');
 const { create, sleep, until } = require('./nginx');
-
-const KEY = 'signing-key-of-prod';
-
-
-function config(deliver, more) {
-    return {
-        main: 'worker_rlimit_core 0;',
-        http: `
-    nango_store @STORE@ ${more && more.store || ''};
-    nango_environment prod {
-        reconcile           off;
-        api                 http://127.0.0.1:1;
-        api_public          https://nango.example.com;
-        api_key             data:b3a1c0de-0000-4000-8000-00000000abcd;
-        webhook_signing_key data:${KEY};
-        dedupe              1ms;
-        ${deliver}
-    }
-`,
-        server: `
-    location = /webhook { nango_webhook prod; }
-    location = /connections {
-        nango_owner  end_user_id $http_x_user;
-        nango_expose connection_id tags;
-        nango_connections prod;
-    }
-`,
-        ...more,
-    };
-}
-
-
-let serial = 0;
-
-function sync(connection, more) {
-    return JSON.stringify({ connectionId: connection, from: 'nango',
-                            providerConfigKey: 'github', n: ++serial,
-                            syncName: 's', type: 'sync', ...more });
-}
-
-
-function creation(connection, user) {
-    return JSON.stringify({ connectionId: connection, from: 'nango',
-                            operation: 'creation', provider: 'github',
-                            providerConfigKey: 'github', success: true,
-                            tags: { end_user_id: user }, type: 'auth',
-                            n: ++serial });
-}
-
-
-async function post(nginx, body, headers) {
-    const text = Buffer.from(body);
-    const answer = await once(nginx.port, 'POST', '/webhook', {
-        'Content-Type': 'application/json',
-        'X-Nango-Hmac-Sha256': hmac(text, KEY), ...headers,
-    }, text);
-
-    assert.strictEqual(answer.status, 200, answer.text);
-
-    return answer.json.sequence;
-}
 
 
 test('an event arrives as it came', async (t) => {
@@ -166,13 +106,8 @@ test('in order for each connection, whatever fails', async (t) => {
 
     await nginx.start();
 
-    const lanes = new Map();
-
     for (let i = 0; i < 120; i++) {
-        const connection = `c-${i % 7}`;
-        const sequence = await post(nginx, sync(connection));
-
-        lanes.set(sequence, connection);
+        await post(nginx, sync(`c-${i % 7}`));
     }
 
     await until('all', () => backend.accepted.length >= 120, 60000);
@@ -180,15 +115,7 @@ test('in order for each connection, whatever fails', async (t) => {
     assert.strictEqual(new Set(backend.accepted).size, 120);
     assert.strictEqual(backend.accepted.length, 120);
 
-    const last = new Map();
-
-    for (const sequence of backend.accepted) {
-        const lane = lanes.get(sequence);
-
-        assert.ok(!(last.get(lane) > sequence), `${lane}: ${sequence}`);
-        last.set(lane, sequence);
-    }
-
+    assertOrder(backend.got);
     assert.ok(await nginx.stop());
 });
 

@@ -5,9 +5,10 @@
  * connections of its state, and last a line with the meta tables.  It shares
  * no code with the module; the layouts are those of docs/internals.md.
  *
- *     logdump STORE [meta | bodies]
+ *     logdump STORE [meta | bodies | ledgers]
  *
- * "bodies" adds those that the records hold, as hex.
+ * "bodies" adds those that the records hold, as hex; "ledgers" says instead
+ * what subscribers are owed, and what their environments have stored.
  */
 
 #include <lmdb.h>
@@ -229,6 +230,64 @@ connection(const MDB_val *key, const MDB_val *value)
 }
 
 
+static void
+subscriber(const MDB_val *key, const MDB_val *value)
+{
+    size_t                i;
+    const unsigned char  *p;
+
+    static const char  *numbers[] = {
+        "created_at", "cursor", "base", "counted", "delivered", "skipped",
+        "dead", "rows", "lost", "redelivered", "parked_at"
+    };
+
+    p = value->mv_data;
+
+    if (key->mv_size != 16 || value->mv_size < 96 || p[0] != 1) {
+        fail("a subscriber that is none of version 1");
+    }
+
+    bytes = p + 96;
+    end = p + value->mv_size;
+
+    (void) printf("{\"kind\":\"subscriber\"");
+
+    number("parked", p[1] & 1);
+
+    for (i = 0; i < 11; i++) {
+        number(numbers[i], le(p + 8 + 8 * i, 8));
+    }
+
+    string("environment", le(p + 2, 2));
+    string("name", le(p + 4, 2));
+
+    (void) printf("}\n");
+}
+
+
+static void
+environment(const MDB_val *key, const MDB_val *value)
+{
+    const unsigned char  *p;
+
+    p = value->mv_data;
+
+    if (key->mv_size != 16 || value->mv_size < 16 || p[0] != 1) {
+        fail("an environment that is none of version 1");
+    }
+
+    bytes = p + 16;
+    end = p + value->mv_size;
+
+    (void) printf("{\"kind\":\"environment\"");
+
+    number("stored", le(p + 8, 8));
+    string("name", le(p + 2, 2));
+
+    (void) printf("}\n");
+}
+
+
 static MDB_txn *
 begin(const char *store, const char *name)
 {
@@ -335,7 +394,8 @@ main(int argc, char **argv)
     };
 
     if (argc != 2 && argc != 3) {
-        (void) fprintf(stderr, "usage: logdump STORE [meta | bodies]\n");
+        (void) fprintf(stderr, "usage: logdump STORE "
+                               "[meta | bodies | ledgers]\n");
         return 2;
     }
 
@@ -350,6 +410,10 @@ main(int argc, char **argv)
 
     if (argc == 2 || bodies) {
         (void) walk(state, "connections", connection);
+
+    } else if (strcmp(argv[2], "ledgers") == 0) {
+        (void) walk(state, "subscribers", subscriber);
+        (void) walk(state, "environments", environment);
     }
 
     (void) printf("{\"kind\":\"meta\"");
@@ -378,7 +442,10 @@ main(int argc, char **argv)
 
     (void) printf("}\n");
 
-    /* Snapshots and environments end with the process. */
+    /* A reader that does not say so keeps its place until it is missed. */
+
+    mdb_txn_abort(log);
+    mdb_txn_abort(state);
 
     return 0;
 }

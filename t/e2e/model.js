@@ -32,7 +32,7 @@ function compile(t, source, ...options) {
 }
 
 
-/* The log's reader; read(store) gives {events, connections, meta}. */
+/* The log's reader; read(store, only) gives {events, connections, meta}. */
 function reader(t) {
     const program = compile(t, 'logdump.c', '-llmdb');
 
@@ -43,7 +43,8 @@ function reader(t) {
         const of = (kind) => rows.filter((row) => row.kind === kind);
 
         return { events: of('event'), connections: of('connection'),
-                 meta: of('meta')[0] };
+                 subscribers: of('subscriber'),
+                 environments: of('environment'), meta: of('meta')[0] };
     };
 }
 

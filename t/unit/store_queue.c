@@ -1046,6 +1046,62 @@ a_stopped_one_sends_nothing(void **unused)
 
 
 static void
+a_stopped_one_reports_what_was_delivered(void **unused)
+{
+    nango_queue_t   *q;
+    nango_queued_t  *slow, *e;
+    nango_report_t   r;
+
+    q = fresh(3);
+
+    feed(q, 1, 1);
+    feed(q, 2, 1);
+    feed(q, 3, 2);
+    feed(q, 4, 2);
+    feed(q, 5, 3);
+    feed(q, 6, 4);
+
+    slow = next(q, T0);
+    e = next(q, T0);
+    assert_int_equal(nango_queued_delivery(e)->sequence, 3);
+    nango_queue_done(q, e, NANGO_SENT_OK, 200, 0, T0, 0);
+    e = next(q, T0);
+    assert_int_equal(nango_queued_delivery(e)->sequence, 5);
+    nango_queue_done(q, e, NANGO_SENT_OK, 200, 0, T0, 0);
+
+    r = report(q, 1, T0);
+    assert_int_equal(r.nsettled, 0);
+    report_free(&r);
+
+    nango_queue_stop(q);
+
+    r = report(q, 1, T0);
+    assert_int_equal(r.nsettled, 5);
+    assert_int_equal(r.cursor, 5);
+    assert_int_equal(r.settled[0].kind, NANGO_SETTLED_WAITING);
+    assert_true(r.settled[0].held);
+    assert_int_equal(r.settled[1].kind, NANGO_SETTLED_WAITING);
+    assert_int_equal(r.settled[2].kind, NANGO_SETTLED_DELIVERED);
+    assert_int_equal(r.settled[3].kind, NANGO_SETTLED_WAITING);
+    assert_int_equal(r.settled[3].sequence, 4);
+    assert_false(r.settled[3].held);
+    assert_int_equal(r.settled[4].kind, NANGO_SETTLED_DELIVERED);
+    report_free(&r);
+
+    nango_queue_done(q, slow, NANGO_SENT_OK, 200, 0, T0, 0);
+
+    r = report(q, 2, T0);
+    assert_int_equal(r.nsettled, 1);
+    assert_int_equal(r.settled[0].kind, NANGO_SETTLED_DELIVERED);
+    assert_true(r.settled[0].row);
+    assert_int_equal(r.cursor, 5);
+    report_free(&r);
+
+    nango_queue_free(q);
+}
+
+
+static void
 room_is_bounded(void **unused)
 {
     unsigned           i;
@@ -1091,6 +1147,7 @@ main(void)
         cmocka_unit_test(gone_is_parked),
         cmocka_unit_test(slow_ones_get_rows),
         cmocka_unit_test(a_stopped_one_sends_nothing),
+        cmocka_unit_test(a_stopped_one_reports_what_was_delivered),
         cmocka_unit_test(room_is_bounded),
     };
 

@@ -1,0 +1,263 @@
+/*
+ * Deliveries while their senders die: kill -9 of workers, the leader and the
+ * master, and reloads, under a load of webhooks, to a backend that takes what
+ * it gets and to one that often does not.  Nothing is missing anywhere, the
+ * ledgers close, and what comes twice has a reason.
+ *
+ * NANGO_SEED repeats the load and the kills of another run, though not its
+ * moments; NANGO_KILLS asks for more of them, NANGO_LONG for a minute of
+ * reloads.
+ */
+
+'use strict';
+
+const assert = require('node:assert');
+const { test } = require('node:test');
+
+const { Backend } = require('./backend');
+const { config, KEY, settled } = require('./deliver');
+const { Load, random } = require('./load');
+const { reader } = require('./model');
+const { create, sleep, until } = require('./nginx');
+
+const SEED = Number(process.env.NANGO_SEED || Date.now() % 1000000);
+const KILLS = Number(process.env.NANGO_KILLS || 20);
+const RELOADS = process.env.NANGO_LONG ? 60 : 15;
+
+/* ms: what nginx waits for when it goes, and what a busy machine adds. */
+const GRACE = 1000;
+
+/* ms: so late we see what somebody has sent before he was killed. */
+const LATE = 1000;
+
+
+/*
+ * Two subscribers: one takes all, one fails 30 % and hangs with 1 %, but no
+ * event so often that its next attempt is far away.
+ */
+async function makePair(t, rnd) {
+    const good = await Backend.create(t, {
+        answer: () => ({ status: 204, delay: Math.floor(rnd() * 5) }) });
+    const bad = await Backend.create(t, {
+        answer: ({ attempt }) => {
+            const dice = attempt < 4 ? rnd() : 1;
+
+            return dice < 0.01 ? null : dice < 0.31 ? 500 : 200;
+        },
+    });
+
+    return { good, bad };
+}
+
+
+function lines({ good, bad }) {
+    return `deliver good ${good.url};
+            deliver bad  ${bad.url} timeout=1s;`;
+}
+
+
+function makeLoad(nginx, again) {
+    return new Load({
+        port: nginx.port,
+        seed: SEED,
+        clients: 8,
+        pause: 25,
+        environments: [{ name: 'prod', path: '/webhook', key: KEY,
+                         dedupes: false }],
+        again,
+    }).run();
+}
+
+
+/*
+ * All of them have come, in order for each connection where they came first;
+ * those that came again are given to "again" with the one before.
+ */
+function assertDelivered(backend, events, again) {
+    const seen = new Map();
+    const lanes = new Map(events.map((one) => [one.sequence,
+                                               one.connection_id]));
+    const last = new Map();
+    const accepted = backend.got.filter(({ status }) => status < 300);
+
+    for (const one of accepted) {
+        const lane = lanes.get(one.sequence);
+        const before = seen.get(one.sequence);
+
+        assert.ok(lane, `nobody sent ${one.sequence}`);
+
+        if (before) {
+            again(before, one);
+            continue;
+        }
+
+        assert.ok(!(last.get(lane) > one.sequence),
+                  `${lane}: ${one.sequence} after ${last.get(lane)}`);
+        last.set(lane, one.sequence);
+        seen.set(one.sequence, one);
+    }
+
+    assert.deepStrictEqual(events.map((one) => one.sequence).filter(
+        (sequence) => !seen.has(sequence)), []);
+
+    return accepted.length - seen.size;
+}
+
+
+function assertLedgers(all, events) {
+    for (const one of Object.values(all)) {
+        assert.strictEqual(one.stored, events.length, one.name);
+        assert.strictEqual(one.delivered, events.length, one.name);
+        assert.strictEqual(one.dead + one.lost + one.skipped, 0, one.name);
+    }
+}
+
+
+async function strike(nginx, kind, rnd) {
+    const workers = nginx.workers();
+
+    if (kind === 'worker') {
+        return nginx.kill(workers[Math.floor(rnd() * workers.length)],
+                          'SIGKILL');
+    }
+
+    if (kind === 'leader') {
+        const leader = nginx.leader();
+
+        return leader !== undefined && nginx.kill(leader, 'SIGKILL');
+    }
+
+    nginx.kill(nginx.master, 'SIGKILL');
+
+    /* Its workers go on without it for a while. */
+    await sleep(rnd() * 200);
+    await nginx.killAll();
+    await nginx.start();
+
+    return true;
+}
+
+
+test('nothing is missing after kill -9', { timeout: 120000 }, async (t) => {
+    const read = reader(t);
+    const rnd = random(SEED);
+    const pair = await makePair(t, rnd);
+    const nginx = await create(t, config(lines(pair)));
+    const kills = [];
+
+    t.diagnostic(`seed ${SEED}`);
+    await nginx.start();
+
+    const load = makeLoad(nginx, (error, answer, attempt) => {
+        if (error && !error.cut || answer && answer.status !== 503
+            || attempt === 200)
+        {
+            throw error || new Error(`${answer.status}: ${answer.text}`);
+        }
+
+        return 100;
+    });
+
+    t.after(() => load.stop().catch(() => {}));
+
+    for (let i = 0; i < KILLS; i++) {
+        const kind = ['leader', 'worker', 'leader', 'master'][
+            Math.floor(rnd() * 4)];
+
+        await Promise.race([sleep(300 + rnd() * 500), load.running]);
+        await until(`the ${kind}`, async () => {
+            const at = Date.now();
+            const done = await strike(nginx, kind, rnd);
+
+            if (done) {
+                kills.push([at, Date.now()]);
+            }
+
+            return done;
+        }, 3000);
+    }
+
+    await load.stop();
+
+    const all = await settled(read, nginx, 60000);
+    const { events } = read(nginx.store);
+    const again = {};
+
+    assertLedgers(all, events);
+
+    for (const name of ['good', 'bad']) {
+        again[name] = assertDelivered(pair[name], events, (before, one) => {
+            assert.ok(kills.some(([from, to]) => before.at <= to + LATE
+                                                 && one.at >= from),
+                      `${one.sequence} comes to ${name} again`);
+        });
+    }
+
+    t.diagnostic(`${events.length} events, ${pair.good.got.length} and `
+                 + `${pair.bad.got.length} deliveries, of them again `
+                 + `${again.good} and ${again.bad}`);
+
+    /* Who saw nothing has proven nothing. */
+
+    assert.ok(events.length > 20 * KILLS);
+    assert.ok(pair.bad.got.length > events.length * 1.2);
+
+    assert.deepStrictEqual(nginx.lines('emerg', 'alert', 'crit').filter(
+        (line) => !/exited on signal 9/.test(line)), []);
+    assert.ok(await nginx.stop(), 'nginx does not end');
+});
+
+
+test('reloads lose nothing and fail nobody', { timeout: 60000 + 3000 * RELOADS },
+     async (t) =>
+{
+    const read = reader(t);
+    const rnd = random(SEED);
+    const pair = await makePair(t, rnd);
+    const nginx = await create(t, config(lines(pair)));
+
+    t.diagnostic(`seed ${SEED}`);
+    await nginx.start();
+
+    /*
+     * An idle connection may be closed while a request is on its way to it.
+     * That one is sent again, once, and then has to succeed.
+     */
+
+    const load = makeLoad(nginx, (error, answer, attempt) => {
+        if (!error || !error.cut || error.received || attempt > 1) {
+            throw error || new Error(`${answer.status}: ${answer.text}`);
+        }
+
+        return 0;
+    });
+
+    t.after(() => load.stop().catch(() => {}));
+
+    for (let i = 0; i < RELOADS; i++) {
+        await Promise.race([sleep(1000), load.running]);
+        nginx.kill(nginx.master, 'SIGHUP');
+    }
+
+    await load.stop();
+
+    const all = await settled(read, nginx, 60000);
+    const { events } = read(nginx.store);
+
+    assertLedgers(all, events);
+
+    const again = ['good', 'bad'].map((name) => assertDelivered(
+        pair[name], events, (before, one) => {
+            assert.ok(before.answered - before.at > GRACE / 2,
+                      `${one.sequence} comes to ${name} again after `
+                      + `${before.answered - before.at} ms`);
+        }));
+
+    t.diagnostic(`${events.length} events, again ${again}, `
+                 + `${load.cuts} cut`);
+
+    assert.ok(events.length > 20 * RELOADS);
+    assert.deepStrictEqual(nginx.lines('emerg', 'alert', 'crit'), []);
+    assert.ok(await nginx.stop(), 'nginx does not end');
+    assert.deepStrictEqual(nginx.lines('emerg', 'alert', 'crit'), []);
+});

@@ -1,0 +1,496 @@
+/*
+ * Several subscribers, connections and environments: each gets what it wants
+ * in its own time, whatever the others do, and over reloads.
+ */
+
+'use strict';
+
+const assert = require('node:assert');
+const fs = require('node:fs');
+const path = require('node:path');
+const nodeTest = require('node:test');
+
+const { Nango } = require('@nangohq/node');
+const sim = require('../sim/helper');
+const { API_KEY } = require('../sim/nango');
+const { Backend } = require('./backend');
+const { assertOrder, config, creation, environment, KEY, laneOf, ledgers, post,
+        settled, sync } = require('./deliver');
+const { reader } = require('./model');
+const { create, sleep, until } = require('./nginx');
+
+const OTHER = { path: '/other', key: 'signing-key-of-other' };
+
+
+/* None may hang: what waits for ever is a failure. */
+function test(name, fn) {
+    return nodeTest(name, { timeout: 90000 }, fn);
+}
+
+
+/* Another environment with these lines, and where its webhooks go. */
+function other(lines, more) {
+    return { environments: environment('other', OTHER.key, lines),
+             locations: 'location = /other { nango_webhook other; }', ...more };
+}
+
+
+function sequences(backend) {
+    return [...backend.accepted].sort((a, b) => a - b);
+}
+
+
+function assertAlive(nginx) {
+    assert.deepStrictEqual(nginx.lines('emerg', 'alert', 'crit'), []);
+    assert.doesNotMatch(nginx.log(), /exited on signal/);
+}
+
+
+/* As a backend with Nango's SDK sees it. */
+function assertVerified(backend, key) {
+    const nango = new Nango({ host: 'http://127.0.0.1:1', apiKey: API_KEY,
+                              webhookSigningKey: key });
+
+    assert.ok(backend.got.length);
+
+    for (const one of backend.got) {
+        assert.ok(nango.verifyIncomingWebhookRequest(one.body.toString(),
+                                                     one.headers));
+    }
+}
+
+
+test('who wants which events, of which environment', async (t) => {
+    const read = reader(t);
+    const names = ['all', 'auth', 'rest', 'start', 'theirs'];
+    const list = await Promise.all(names.map(() => Backend.create(t)));
+    const [all, auth, rest, start, theirs] = list;
+    const nginx = await create(t, config('', other('')));
+
+    await nginx.start();
+
+    const early = await post(nginx, sync('early'));
+
+    await until('the fold', () => {
+        const { meta } = read(nginx.store, 'meta');
+
+        return meta.applied === meta.last;
+    });
+
+    nginx.configure(config(`
+        deliver all   ${all.url};
+        deliver auth  ${auth.url} types=auth;
+        deliver rest  ${rest.url} types=sync,async_action,forward,other;
+        deliver start ${start.url} from=start;`,
+    other(`deliver all ${theirs.url};`)));
+
+    assert.ok(await nginx.stop());
+    await nginx.start();
+    await until('them to be known', () =>
+        read(nginx.store, 'ledgers').subscribers.length === 5);
+
+    const made = await post(nginx, creation('c-1', 'ann'));
+    const foreign = await post(nginx, creation('c-1', 'bob'), {}, OTHER);
+    const more = [
+        await post(nginx, sync('c-1')),
+        await post(nginx, sync('c-1', { type: 'async_action' })),
+        await post(nginx, sync('c-1', { type: 'forward', payload: 1 })),
+        await post(nginx, sync('c-1', { type: 'brand_new' })),
+        await post(nginx, '{"action":"opened"}'),
+        await post(nginx, 'null'),
+        await post(nginx, 'no JSON'),
+    ];
+    const latest = await post(nginx, sync('c-1'), {}, OTHER);
+
+    await until('all of it', () => start.accepted.length === 9
+        && all.accepted.length === 8 && auth.accepted.length === 1
+        && rest.accepted.length === 7 && theirs.accepted.length === 2);
+
+    assert.deepStrictEqual(sequences(all), [made, ...more]);
+    assert.deepStrictEqual(sequences(auth), [made]);
+    assert.deepStrictEqual(sequences(rest), more);
+    assert.deepStrictEqual(sequences(start), [early, made, ...more]);
+    assert.deepStrictEqual(sequences(theirs), [foreign, latest]);
+
+    list.forEach((one) => assertOrder(one.got.filter(({ body }) =>
+        body[0] === 0x7b)));
+
+    /* Whose they are, each in its environment. */
+
+    const owners = (backend) => new Set(backend.got
+        .filter((one) => one.sequence !== early && laneOf2(one) === 'c-1')
+        .map((one) => one.headers['x-nango-edge-owner']));
+
+    assert.deepStrictEqual(owners(all), new Set(['end_user_id=ann']));
+    assert.deepStrictEqual(owners(theirs), new Set(['end_user_id=bob']));
+    assert.ok(all.got.every(({ headers }) =>
+        headers['x-nango-edge-environment'] === 'prod'));
+    assert.ok(theirs.got.every(({ headers }) =>
+        headers['x-nango-edge-environment'] === 'other'));
+
+    [all, auth, rest, start].forEach((one) => assertVerified(one, KEY));
+    assertVerified(theirs, OTHER.key);
+
+    const { subscribers } = read(nginx.store, 'ledgers');
+
+    await settled(read, nginx);
+    assert.strictEqual(subscribers.length, 5);
+    assertAlive(nginx);
+    assert.ok(await nginx.stop());
+});
+
+
+/* Some bodies are no JSON. */
+function laneOf2(one) {
+    try {
+        return laneOf(one);
+    } catch (err) {
+        return undefined;
+    }
+}
+
+
+test('repairs, and who does not want them', async (t) => {
+    const nango = await sim.start(t);
+    const wants = await Backend.create(t);
+    const without = await Backend.create(t);
+    const options = config(`deliver wants ${wants.url};
+        deliver without ${without.url} repairs=off;`);
+
+    options.http = options.http.replace('reconcile           off;',
+                                        'reconcile 1s;')
+        .replace(/api {17}http:[^;]*;/, `api ${nango.url};`)
+        .replace(/api_key .*;/, `api_key data:${API_KEY};`);
+
+    const nginx = await create(t, options);
+
+    await nginx.start();
+    await nango.control('POST', 'connections/bulk', {
+        count: 3, owners: 3, integration: 'github',
+        tags: { end_user_id: 'u{owner}' } });
+
+    await until('the repairs', () => wants.accepted.length === 3, 20000);
+    await post(nginx, sync('c-1'));
+    await until('the last', () => without.accepted.length === 1
+                                  && wants.accepted.length === 4);
+
+    const sources = wants.got.map((one) =>
+        one.headers['x-nango-edge-source']).sort();
+
+    assert.deepStrictEqual(sources, ['nango', 'repair', 'repair', 'repair']);
+    assert.strictEqual(without.got[0].headers['x-nango-edge-source'], 'nango');
+
+    for (const one of wants.got.filter(({ headers }) =>
+        headers['x-nango-edge-source'] === 'repair'))
+    {
+        assert.strictEqual(JSON.parse(one.body).from, 'nango-edge');
+        assert.strictEqual(one.headers['content-type'], 'application/json');
+        assert.match(one.headers['x-nango-edge-owner'], /^end_user_id=u\d$/);
+    }
+
+    assertVerified(wants, KEY);
+    assertAlive(nginx);
+    assert.ok(await nginx.stop());
+});
+
+
+test('one that hangs for ever holds up no other', async (t) => {
+    const read = reader(t);
+    const hangs = await Backend.create(t, { answer: () => null });
+    const takes = await Backend.create(t);
+    const theirs = await Backend.create(t);
+    const nginx = await create(t, config(
+        `deliver hangs ${hangs.url} timeout=1h;
+         deliver takes ${takes.url};`,
+        other(`deliver theirs ${theirs.url};`)));
+
+    await nginx.start();
+
+    for (let i = 0; i < 400; i++) {
+        await post(nginx, sync(`c-${i % 40}`), {}, i % 4 ? undefined : OTHER);
+    }
+
+    await until('the others', () => takes.accepted.length === 300
+                                    && theirs.accepted.length === 100);
+
+    assert.strictEqual(hangs.accepted.length, 0);
+    assert.strictEqual(hangs.most, 16);
+    assertOrder(takes.got);
+
+    /* What hangs has rows, and the cursor is past it. */
+
+    await until('rows', () => {
+        const { hangs: one } = ledgers(read, nginx);
+
+        return one.waiting === 300 && one.rows >= 16;
+    });
+
+    assertAlive(nginx);
+
+    /* An hour is not waited for. */
+
+    assert.ok(await nginx.stop(5000));
+});
+
+
+test('a connection that fails for ever holds up no other', async (t) => {
+    const read = reader(t);
+    const backend = await Backend.create(t, {
+        answer: (one) => (laneOf(one) === 'broken' ? 500 : 200) });
+    const nginx = await create(t, config(
+        `deliver app ${backend.url} max_age=5s;`));
+
+    await nginx.start();
+
+    const broken = [];
+
+    for (let i = 0; i < 200; i++) {
+        if (i % 4 === 0) {
+            broken.push(await post(nginx, sync('broken')));
+        } else {
+            await post(nginx, sync(`c-${i % 20}`));
+        }
+    }
+
+    await until('the others', () => backend.accepted.length === 150);
+    assertOrder(backend.got);
+
+    /* Its own come one after the other, the first until it is too old. */
+
+    const seen = backend.got.filter((one) => laneOf(one) === 'broken')
+        .map((one) => one.sequence);
+
+    assert.ok(seen.every((sequence) => sequence === broken[0]));
+
+    const { app } = await settled(read, nginx, 30000);
+
+    assert.strictEqual(app.delivered, 150);
+    assert.strictEqual(app.dead, 50);
+    assertAlive(nginx);
+    assert.ok(await nginx.stop());
+});
+
+
+test('thousands of connections fail at once', async (t) => {
+    const read = reader(t);
+    const backend = await Backend.create(t, {
+        answer: ({ sequence, attempt }) =>
+            (sequence % 2 && attempt < 3 ? 500 : 200) });
+    const nginx = await create(t, config(
+        `deliver app ${backend.url} concurrency=64;`));
+    const memory = () => Number(/^VmRSS:\s+(\d+)/m.exec(fs.readFileSync(
+        `/proc/${nginx.leader()}/status`, 'utf8'))[1]);
+
+    await nginx.start();
+
+    const count = 2000;
+    const padding = 'x'.repeat(10000);
+    const posts = async (n) => {
+        for (let i = n; i < count; i += 8) {
+            await post(nginx, sync(`c-${i}`, { padding }));
+        }
+    };
+
+    await Promise.all([0, 1, 2, 3, 4, 5, 6, 7].map(posts));
+    t.diagnostic(`${ledgers(read, nginx).app.rows} rows, ${memory()} KB`);
+
+    const { app } = await settled(read, nginx, 60000);
+
+    assert.strictEqual(app.delivered, count);
+    assert.strictEqual(backend.accepted.length, count);
+    assert.strictEqual(new Set(backend.accepted).size, count);
+    assert.strictEqual(backend.got.length, 2 * count);
+    assertAlive(nginx);
+    assert.ok(await nginx.stop());
+});
+
+
+test('a long backlog of one connection, and others beside it', async (t) => {
+    let open = false;
+    const backend = await Backend.create(t, {
+        answer: (one) => (laneOf(one) === 'hot' && !open ? null : 200) });
+    const nginx = await create(t, config(
+        `deliver app ${backend.url} concurrency=4 timeout=3s;`));
+
+    await nginx.start();
+
+    for (let i = 0; i < 1000; i++) {
+        await post(nginx, sync('hot'));
+    }
+
+    for (let i = 0; i < 100; i++) {
+        await post(nginx, sync(`c-${i % 10}`));
+    }
+
+    /* Of the hot one a single delivery is under way, and hangs. */
+
+    await until('the others', () => backend.accepted.length === 100);
+    assert.ok(backend.most <= 4);
+    open = true;
+
+    await until('all', () => backend.accepted.length === 1100, 30000);
+    assertOrder(backend.got);
+    assertAlive(nginx);
+    assert.ok(await nginx.stop());
+});
+
+
+test('no more at once than was said, and as many', async (t) => {
+    const backend = await Backend.create(t, {
+        answer: () => ({ status: 200, delay: 30 }) });
+    const nginx = await create(t, config(
+        `deliver app ${backend.url} concurrency=5;`));
+
+    await nginx.start();
+    await backend.down();
+
+    for (let i = 0; i < 200; i++) {
+        await post(nginx, sync(`c-${i}`));
+    }
+
+    await backend.up();
+    await until('all', () => backend.accepted.length === 200, 10000);
+    assert.strictEqual(backend.most, 5);
+    assert.ok(await nginx.stop());
+});
+
+
+test('subscribers come, go and are renamed over reloads', async (t) => {
+    const read = reader(t);
+    const [one, two, three] = await Promise.all([1, 2, 3].map(
+        () => Backend.create(t)));
+    const nginx = await create(t, config(`deliver one ${one.url};`));
+    const lines = { 1: `deliver one ${one.url};`,
+                    2: `deliver two ${two.url};`,
+                    3: `deliver three ${two.url};` };
+    const reload = async (...list) => {
+        const before = nginx.workers();
+
+        nginx.configure(config(list.map((n) => lines[n]).join('\n')));
+        nginx.kill(nginx.master, 'SIGHUP');
+
+        await until('the old ones to go', () =>
+            nginx.workers().length === 2
+            && !before.some((pid) => nginx.alive(pid)), 20000);
+    };
+    const known = (n) => until('them to be known', () =>
+        read(nginx.store, 'ledgers').subscribers.length === n);
+    const burst = async () => {
+        const list = [];
+
+        for (let i = 0; i < 20; i++) {
+            list.push(await post(nginx, sync(`c-${i % 5}`)));
+        }
+
+        return list;
+    };
+
+    await nginx.start();
+    await known(1);
+
+    const a = await burst();
+
+    await reload(1, 2);
+    await known(2);
+
+    const b = await burst();
+
+    await until('both', () => one.accepted.length === 40
+                              && two.accepted.length === 20);
+
+    /* Who is not there is kept, and goes on where it was. */
+
+    await reload(1);
+
+    const c = await burst();
+
+    await until('one', () => one.accepted.length === 60);
+    assert.strictEqual(two.accepted.length, 20);
+    await reload(1, 2);
+    await until('what was missed', () => two.accepted.length === 40);
+
+    /* With another name it is another one. */
+
+    await reload(1, 3);
+    await known(3);
+
+    const d = await burst();
+
+    await until('the new one', () => two.accepted.length === 60
+                                     && one.accepted.length === 80);
+
+    assert.deepStrictEqual(sequences(one), [...a, ...b, ...c, ...d]);
+    assert.deepStrictEqual(sequences(two), [...b, ...c, ...d]);
+    assert.deepStrictEqual(three.got, []);
+    assert.strictEqual(ledgers(read, nginx).two.waiting, 20);
+    [one, two].forEach((backend) => assertOrder(backend.got));
+    assertAlive(nginx);
+    assert.ok(await nginx.stop());
+});
+
+
+test('a body that is no longer there dies, and no other', async (t) => {
+    const read = reader(t);
+    let fail = true;
+    const backend = await Backend.create(t, {
+        answer: (one) => (laneOf(one) === 'gone' && fail ? 500 : 200) });
+    const nginx = await create(t, config(
+        `deliver app ${backend.url} max_age=4s;`));
+    const padding = 'x'.repeat(300000);
+
+    await nginx.start();
+
+    const gone = await post(nginx, sync('gone', { padding }));
+
+    await until('the first', () => backend.got.length > 0);
+    fail = false;
+
+    const bodies = path.join(nginx.store, 'bodies');
+
+    fs.readdirSync(bodies).forEach((name) =>
+        fs.rmSync(path.join(bodies, name), { force: true }));
+
+    await post(nginx, sync('gone'));
+
+    for (let i = 0; i < 20; i++) {
+        await post(nginx, sync(`c-${i}`, i % 5 ? {} : { padding }));
+    }
+
+    const { app } = await settled(read, nginx, 30000);
+
+    if (!backend.accepted.includes(gone)) {
+        assert.strictEqual(app.delivered, 21);
+        assert.strictEqual(app.dead, 1);
+        assert.ok(nginx.lines('crit').every(
+            (line) => /open\(\) ".*bodies.*" failed/.test(line)));
+    }
+
+    assert.doesNotMatch(nginx.log(), /exited on signal/);
+    assert.ok(await nginx.stop());
+});
+
+
+test('worker_connections are not enough', async (t) => {
+    const read = reader(t);
+    const backend = await Backend.create(t, {
+        answer: () => ({ status: 200, delay: 50 }) });
+    const nginx = await create(t, config(
+        `deliver app ${backend.url} concurrency=100;`,
+        { connections: 40, workers: 1 }));
+
+    await nginx.start();
+    await backend.down();
+
+    for (let i = 0; i < 150; i++) {
+        await post(nginx, sync(`c-${i}`));
+    }
+
+    await backend.up();
+
+    const { app } = await settled(read, nginx, 60000);
+
+    assert.strictEqual(app.delivered, 150);
+    assert.strictEqual(backend.accepted.length, 150);
+    assert.match(nginx.log(), /worker_connections are not enough/);
+    assert.ok(await nginx.stop());
+});
