@@ -103,7 +103,8 @@ static ngx_nango_deliver_t  *ngx_nango_delivers;
 static ngx_uint_t            ngx_nango_ndelivers;
 static ngx_connection_t     *ngx_nango_deliver_wake;
 static ngx_event_t           ngx_nango_deliver_leave;
-static ngx_msec_t            ngx_nango_deliver_leaving;
+static ngx_uint_t            ngx_nango_deliver_leaves;
+static ngx_msec_t            ngx_nango_deliver_leaving;     /* since */
 static ngx_connection_t      ngx_nango_deliver_dummy;
 
 
@@ -130,7 +131,7 @@ ngx_nango_deliver_init(ngx_cycle_t *cycle,
     }
 
     ngx_nango_deliver_dummy.fd = (ngx_socket_t) -1;
-    ngx_nango_deliver_leaving = 0;
+    ngx_nango_deliver_leaves = 0;
 
     for (i = 0; i < n; i++) {
         dl = &ngx_nango_delivers[i];
@@ -1075,8 +1076,9 @@ ngx_nango_deliver_leave_handler(ngx_event_t *ev)
         return;
     }
 
-    if (ngx_nango_deliver_leaving == 0) {
-        ngx_nango_deliver_leaving = ngx_current_msec | 1;
+    if (!ngx_nango_deliver_leaves) {
+        ngx_nango_deliver_leaves = 1;
+        ngx_nango_deliver_leaving = ngx_current_msec;
 
         for (i = 0; i < ngx_nango_ndelivers; i++) {
             nango_queue_stop(ngx_nango_delivers[i].queue);
