@@ -415,7 +415,6 @@ ngx_http_nango_events_look(ngx_http_request_t *r, nango_reader_t *reader,
     ngx_http_nango_events_t *ev = data;
 
     ev->applied = nango_reader_applied(reader);
-    ev->last = ngx_max(nango_reader_last(reader), ev->applied);
 
     return NGX_OK;
 }

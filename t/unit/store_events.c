@@ -706,7 +706,8 @@ bodies_are_what_they_are(void **state)
     assert_shown(S(""), 0, ",\"body_format\":\"text\",\"body\":\"\"}");
     assert_shown(S("{\"a\":1} x"), 0,
                  ",\"body_format\":\"text\",\"body\":\"{\\\"a\\\":1} x\"}");
-    assert_shown(S("\xff"), 0, ",\"body_format\":\"base64\",\"body\":\"/w==\"}");
+    assert_shown(S("\xff"), 0,
+                 ",\"body_format\":\"base64\",\"body\":\"/w==\"}");
 
     memset(&rec, 0, sizeof(rec));
     memset(&t, 0, sizeof(t));
