@@ -499,6 +499,15 @@ test('dead events are listed, delivered again, and forgotten',
 
     assert.strictEqual(again.status, 404);
 
+    assert.deepStrictEqual(nginx.lines('notice')
+        .map((line) => /nango: (\w+ of subscriber .*?), client/.exec(line))
+        .filter((found) => found).map((found) => found[1]),
+        ['redeliver of subscriber "gone" of environment "prod": 1',
+         'redeliver of subscriber "gone" of environment "prod": 11',
+         'redeliver of subscriber "gone" of environment "prod": 0',
+         `forget of subscriber "gone" of environment "prod": ${
+             forgot.json.count}`]);
+
     await sleep(1000);
     assert.strictEqual(told(nginx).length, 2);
     assert.deepStrictEqual(nginx.lines('emerg', 'alert', 'crit', 'error'), []);
