@@ -124,6 +124,8 @@ ngx_nango_deliver_init(ngx_cycle_t *cycle,
         return NGX_ERROR;
     }
 
+    ngx_nango_ndelivers = 0;
+
     ngx_nango_delivers = ngx_calloc(n * sizeof(ngx_nango_deliver_t),
                                     cycle->log);
     if (ngx_nango_delivers == NULL) {

@@ -1241,7 +1241,7 @@ nango_lane_hash(const unsigned char *key, size_t size)
 {
     uint32_t  n;
 
-    memcpy(&n, key + NANGO_KEY_LEN - 4, 4);
+    memcpy(&n, &key[NANGO_KEY_LEN - 4], 4);
 
     return (size_t) ((n * 2654435761u) >> 7) & (size - 1);
 }
