@@ -37,6 +37,12 @@
 /* A longer X-Nango-Edge-Owner no backend takes; it is left out. */
 #define NGX_NANGO_DELIVER_OWNER   (16 * 1024)
 
+/* For all lines that we say ourselves, without names. */
+#define NGX_NANGO_DELIVER_LINES   512
+
+/* No libcurl waits for a 100 before it sends a smaller body. */
+#define NGX_NANGO_DELIVER_EXPECT  1024
+
 
 typedef struct ngx_nango_sent_s  ngx_nango_sent_t;
 
@@ -76,16 +82,17 @@ static ngx_int_t ngx_nango_deliver_send(ngx_nango_deliver_t *dl,
     nango_queued_t *e);
 static struct curl_slist *ngx_nango_deliver_headers(
     ngx_nango_subscriber_t *sub, const nango_delivery_t *d);
-static ngx_int_t ngx_nango_deliver_kept(struct curl_slist **list,
-    ngx_nango_subscriber_t *sub, const nango_delivery_t *d);
-static ngx_int_t ngx_nango_deliver_kept_line(struct curl_slist **list,
-    ngx_nango_subscriber_t *sub, u_char *line, size_t len);
+static u_char *ngx_nango_deliver_kept(struct curl_slist **list,
+    ngx_nango_subscriber_t *sub, const nango_delivery_t *d, u_char *lines);
+static u_char *ngx_nango_deliver_kept_line(struct curl_slist **list,
+    ngx_nango_subscriber_t *sub, u_char *line, size_t len, u_char *lines);
+static u_char *ngx_nango_deliver_line(u_char *dst, u_char *line, size_t len);
 static ngx_uint_t ngx_nango_deliver_ours(ngx_nango_subscriber_t *sub,
     u_char *name, size_t len);
-static ngx_int_t ngx_nango_deliver_edge(struct curl_slist **list,
-    const nango_delivery_t *d);
-static ngx_int_t ngx_nango_deliver_owner(struct curl_slist **list,
-    const nango_delivery_t *d);
+static u_char *ngx_nango_deliver_edge(const nango_delivery_t *d, u_char *p);
+static size_t ngx_nango_deliver_owner_len(const nango_delivery_t *d);
+static u_char *ngx_nango_deliver_owner(const nango_delivery_t *d, size_t len,
+    u_char *p);
 static ngx_int_t ngx_nango_deliver_header(struct curl_slist **list,
     const char *line);
 static void ngx_nango_deliver_done(ngx_nango_transfer_t *t);
@@ -556,21 +563,53 @@ failed:
 }
 
 
-/* NULL if there is no memory. */
+/*
+ * NULL if there is no memory.  libcurl looks for a dozen names in each entry
+ * of the list, and copies each; so nearly all is one entry of many lines, which
+ * it sends as it is.  It has to find by itself what it would say otherwise:
+ * Accept, and Content-Type, which comes first in that entry.
+ */
 
 static struct curl_slist *
 ngx_nango_deliver_headers(ngx_nango_subscriber_t *sub,
     const nango_delivery_t *d)
 {
+    char               *lines;
+    size_t              owner;
+    u_char             *p;
     ngx_str_t          *header;
+    ngx_int_t           rc;
     ngx_uint_t          i;
     struct curl_slist  *list;
 
     list = NULL;
 
-    if (ngx_nango_deliver_header(&list, "Expect:") != NGX_OK
-        || ngx_nango_deliver_kept(&list, sub, d) != NGX_OK
-        || ngx_nango_deliver_edge(&list, d) != NGX_OK)
+    owner = ngx_nango_deliver_owner_len(d);
+
+    lines = malloc(NGX_NANGO_DELIVER_LINES + d->record.headers.len
+                   + d->record.environment.len + owner);
+    if (lines == NULL) {
+        return NULL;
+    }
+
+    p = ngx_nango_deliver_kept(&list, sub, d, (u_char *) lines);
+
+    if (p != NULL) {
+        p = ngx_nango_deliver_edge(d, p);
+        p = ngx_nango_deliver_owner(d, owner, p);
+
+        /* The last line's end is libcurl's. */
+
+        p[-2] = '\0';
+    }
+
+    rc = (p != NULL) ? ngx_nango_deliver_header(&list, lines) : NGX_ERROR;
+
+    free(lines);
+
+    if (rc != NGX_OK
+        || (d->record.body_len >= NGX_NANGO_DELIVER_EXPECT
+            && ngx_nango_deliver_header(&list, "Expect:") != NGX_OK))
     {
         goto failed;
     }
@@ -598,16 +637,16 @@ failed:
 }
 
 
-/* As they came with the event. */
+/* As they came with the event.  Returns the end of lines, or NULL. */
 
-static ngx_int_t
+static u_char *
 ngx_nango_deliver_kept(struct curl_slist **list, ngx_nango_subscriber_t *sub,
-    const nango_delivery_t *d)
+    const nango_delivery_t *d, u_char *lines)
 {
-    u_char      *p, *last, *end;
-    ngx_uint_t   type, agent;
+    u_char      *p, *last, *end, *type;
+    ngx_uint_t   agent;
 
-    type = 0;
+    type = NULL;
     agent = 0;
 
     p = (u_char *) d->record.headers.data;
@@ -620,20 +659,13 @@ ngx_nango_deliver_kept(struct curl_slist **list, ngx_nango_subscriber_t *sub,
             break;
         }
 
-        if (end - p > 13
-            && ngx_strncasecmp(p, (u_char *) "Content-Type:", 13) == 0)
+        if (end - p >= 13
+            && ngx_strncasecmp(p, (u_char *) "Content-Type:", 13) == 0
+            && !ngx_nango_deliver_ours(sub, p, 12))
         {
-            type = 1;
-        }
-
-        if (end - p > 11
-            && ngx_strncasecmp(p, (u_char *) "User-Agent:", 11) == 0)
-        {
-            agent = 1;
-        }
-
-        if (ngx_nango_deliver_kept_line(list, sub, p, end - p) != NGX_OK) {
-            return NGX_ERROR;
+            type = p;
+            lines = ngx_nango_deliver_line(lines, p, end - p);
+            break;
         }
 
         p = end + 2;
@@ -641,75 +673,100 @@ ngx_nango_deliver_kept(struct curl_slist **list, ngx_nango_subscriber_t *sub,
 
     /* libcurl would say that it is a form. */
 
-    if (!type
+    if (type == NULL
         && !ngx_nango_deliver_ours(sub, (u_char *) "Content-Type", 12)
         && ngx_nango_deliver_header(list, "Content-Type:") != NGX_OK)
     {
-        return NGX_ERROR;
+        return NULL;
+    }
+
+    p = (u_char *) d->record.headers.data;
+
+    while (p < last) {
+        end = ngx_strlchr(p, last, CR);
+
+        if (end == NULL) {
+            break;
+        }
+
+        if (p == type) {
+            p = end + 2;
+            continue;
+        }
+
+        if (end - p >= 11
+            && ngx_strncasecmp(p, (u_char *) "User-Agent:", 11) == 0)
+        {
+            agent = 1;
+        }
+
+        lines = ngx_nango_deliver_kept_line(list, sub, p, end - p, lines);
+
+        if (lines == NULL) {
+            return NULL;
+        }
+
+        p = end + 2;
     }
 
     if (!agent) {
-        return ngx_nango_deliver_header(list, "User-Agent: nginx-nango/"
-                                              NGX_NANGO_VERSION);
+        lines = ngx_cpymem(lines, "User-Agent: nginx-nango/" NGX_NANGO_VERSION
+                                  CRLF,
+                           sizeof("User-Agent: nginx-nango/" NGX_NANGO_VERSION
+                                  CRLF) - 1);
     }
 
-    return NGX_OK;
+    return lines;
 }
 
 
-static ngx_int_t
+static u_char *
 ngx_nango_deliver_kept_line(struct curl_slist **list,
-    ngx_nango_subscriber_t *sub, u_char *line, size_t len)
+    ngx_nango_subscriber_t *sub, u_char *line, size_t len, u_char *lines)
 {
-    char        buf[1024], *p;
-    size_t      name;
-    u_char     *colon, *value;
-    ngx_int_t   rc;
+    u_char  *colon, *p;
 
     colon = ngx_strlchr(line, line + len, ':');
 
-    if (colon == NULL || colon == line) {
-        return NGX_OK;
+    if (colon == NULL || colon == line
+        || ngx_nango_deliver_ours(sub, line, colon - line))
+    {
+        return lines;
     }
 
-    name = colon - line;
+    p = ngx_nango_deliver_line(lines, line, len);
 
-    if (ngx_nango_deliver_ours(sub, line, name)) {
-        return NGX_OK;
+    if (colon - line != 6 || ngx_strncasecmp(line, (u_char *) "Accept", 6) != 0)
+    {
+        return p;
     }
 
-    for (value = colon + 1; value < line + len && *value == ' '; value++) {
+    /* As an entry; without a value it would mean that there is to be none. */
+
+    p[-2] = '\0';
+
+    for (colon++; colon < line + len && *colon == ' '; colon++) {
         /* void */
     }
 
-    p = buf;
-
-    if (len + 2 > sizeof(buf)) {
-        p = malloc(len + 2);
-
-        if (p == NULL) {
-            return NGX_ERROR;
-        }
+    if (colon == line + len) {
+        (void) ngx_cpystrn(lines + 6, (u_char *) ";", 2);
     }
 
-    ngx_memcpy(p, line, len);
-    p[len] = '\0';
+    return ngx_nango_deliver_header(list, (char *) lines) == NGX_OK ? lines
+                                                                    : NULL;
+}
 
-    if (value == line + len) {
 
-        /* To libcurl "Name:" means that there is to be no such header. */
+static u_char *
+ngx_nango_deliver_line(u_char *dst, u_char *line, size_t len)
+{
+    dst = ngx_cpymem(dst, line, len);
 
-        p[name] = ';';
-        p[name + 1] = '\0';
-    }
+    *dst++ = CR;
+    *dst++ = LF;
 
-    rc = ngx_nango_deliver_header(list, p);
-
-    if (p != buf) {
-        free(p);
-    }
-
-    return rc;
+    return dst;
 }
 
 
@@ -773,75 +830,44 @@ ngx_nango_deliver_ours(ngx_nango_subscriber_t *sub, u_char *name, size_t len)
 }
 
 
-static ngx_int_t
-ngx_nango_deliver_edge(struct curl_slist **list, const nango_delivery_t *d)
+/* Into NGX_NANGO_DELIVER_LINES bytes and the environment's name. */
+
+static u_char *
+ngx_nango_deliver_edge(const nango_delivery_t *d, u_char *p)
 {
-    u_char      buf[256 + 64];
-    ngx_tm_t    tm;
-    ngx_uint_t  i;
+    ngx_tm_t   tm;
+    ngx_str_t  environment;
 
     static const char  *sources[] = { "nango", "repair", "edge" };
 
-    for (i = 0; i < 5; i++) {
+    ngx_gmtime((time_t) (d->record.received_at / 1000), &tm);
 
-        switch (i) {
+    environment.data = (u_char *) d->record.environment.data;
+    environment.len = d->record.environment.len;
 
-        case 0:
-            (void) ngx_snprintf(buf, sizeof(buf),
-                                "X-Nango-Edge-Sequence: %uL%Z", d->sequence);
-            break;
-
-        case 1:
-            (void) ngx_snprintf(buf, sizeof(buf),
-                                "X-Nango-Edge-Attempt: %uD%Z",
-                                d->attempts + 1);
-            break;
-
-        case 2:
-            ngx_gmtime((time_t) (d->record.received_at / 1000), &tm);
-
-            (void) ngx_snprintf(buf, sizeof(buf),
-                                "X-Nango-Edge-Received-At: "
-                                "%4d-%02d-%02dT%02d:%02d:%02d.%03uLZ%Z",
-                                tm.ngx_tm_year, tm.ngx_tm_mon,
-                                tm.ngx_tm_mday, tm.ngx_tm_hour,
-                                tm.ngx_tm_min, tm.ngx_tm_sec,
-                                d->record.received_at % 1000);
-            break;
-
-        case 3:
-            (void) ngx_snprintf(buf, sizeof(buf),
-                                "X-Nango-Edge-Environment: %*s%Z",
-                                ngx_min(d->record.environment.len, 256),
-                                d->record.environment.data);
-            break;
-
-        default:
-            (void) ngx_snprintf(buf, sizeof(buf), "X-Nango-Edge-Source: %s%Z",
-                                sources[ngx_min(d->record.source, 2)]);
-            break;
-        }
-
-        if (ngx_nango_deliver_header(list, (char *) buf) != NGX_OK) {
-            return NGX_ERROR;
-        }
-    }
-
-    return ngx_nango_deliver_owner(list, d);
+    return ngx_sprintf(p, "X-Nango-Edge-Sequence: %uL" CRLF
+                          "X-Nango-Edge-Attempt: %uD" CRLF
+                          "X-Nango-Edge-Received-At: "
+                          "%4d-%02d-%02dT%02d:%02d:%02d.%03uLZ" CRLF
+                          "X-Nango-Edge-Environment: %V" CRLF
+                          "X-Nango-Edge-Source: %s" CRLF,
+                       d->sequence, d->attempts + 1,
+                       tm.ngx_tm_year, tm.ngx_tm_mon, tm.ngx_tm_mday,
+                       tm.ngx_tm_hour, tm.ngx_tm_min, tm.ngx_tm_sec,
+                       d->record.received_at % 1000, &environment,
+                       sources[ngx_min(d->record.source, 2)]);
 }
 
 
-static ngx_int_t
-ngx_nango_deliver_owner(struct curl_slist **list, const nango_delivery_t *d)
-{
-    char       *line;
-    size_t      len, name;
-    ngx_int_t   rc;
+/* The value's; 0: there is to be no such header. */
 
-    static const char  prefix[] = "X-Nango-Edge-Owner: ";
+static size_t
+ngx_nango_deliver_owner_len(const nango_delivery_t *d)
+{
+    size_t  len;
 
     if (d->nowner == 0) {
-        return NGX_OK;
+        return 0;
     }
 
     len = nango_tags_header(d->owner, d->nowner, NULL);
@@ -850,25 +876,31 @@ ngx_nango_deliver_owner(struct curl_slist **list, const nango_delivery_t *d)
         ngx_log_error(NGX_LOG_WARN, ngx_cycle->log, 0,
                       "nango: the owner of event %uL is too long for a "
                       "header", d->sequence);
-        return NGX_OK;
+        return 0;
     }
 
-    name = sizeof(prefix) - 1;
+    return len;
+}
 
-    line = malloc(name + len + 1);
-    if (line == NULL) {
-        return NGX_ERROR;
+
+static u_char *
+ngx_nango_deliver_owner(const nango_delivery_t *d, size_t len, u_char *p)
+{
+    static const char  prefix[] = "X-Nango-Edge-Owner: ";
+
+    if (len == 0) {
+        return p;
     }
 
-    ngx_memcpy(line, prefix, name);
-    (void) nango_tags_header(d->owner, d->nowner, line + name);
-    line[name + len] = '\0';
+    p = ngx_cpymem(p, prefix, sizeof(prefix) - 1);
 
-    rc = ngx_nango_deliver_header(list, line);
+    (void) nango_tags_header(d->owner, d->nowner, (char *) p);
+    p += len;
 
-    free(line);
+    *p++ = CR;
+    *p++ = LF;
 
-    return rc;
+    return p;
 }
 
 
@@ -1093,8 +1125,11 @@ ngx_nango_deliver_leave_handler(ngx_event_t *ev)
         flight += ngx_nango_delivers[i].nflight;
     }
 
-    if (flight && ngx_current_msec - ngx_nango_deliver_leaving
-                  < NGX_NANGO_DELIVER_GRACE)
+    /* It may be a millisecond ahead: 0 says that nobody leaves. */
+
+    if (flight
+        && (ngx_msec_int_t) (ngx_current_msec - ngx_nango_deliver_leaving)
+           < NGX_NANGO_DELIVER_GRACE)
     {
         ngx_add_timer(ev, NGX_NANGO_DELIVER_LOOK / 5);
         return;

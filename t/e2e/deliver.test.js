@@ -6,12 +6,14 @@
 'use strict';
 
 const assert = require('node:assert');
+const fs = require('node:fs');
 const path = require('node:path');
 const { test } = require('node:test');
 
 const { Backend } = require('./backend');
 const { hmac } = require('./client');
 const { assertOrder, config, creation, KEY, post, sync } = require('./deliver');
+const { compile } = require('./model');
 const { create, sleep, until } = require('./nginx');
 
 
@@ -149,5 +151,45 @@ test('a backend that was away gets everything', async (t) => {
     await until('one more', () => backend.accepted.length >= 302);
     await sleep(500);
     assert.strictEqual(backend.accepted.length, 302);
+    assert.ok(await nginx.stop());
+});
+
+
+/* A sanitizer has to be the first that is loaded. */
+
+const PRELOAD = { skip: process.env.ASAN_OPTIONS && 'nothing is preloaded' };
+
+test('deliveries cost few commits', PRELOAD, async (t) => {
+    const backend = await Backend.create(t);
+    const nginx = await create(t, config(`deliver app ${backend.url};`));
+    const shim = compile(t, 'shim_sync.c', '-shared', '-fPIC');
+    const control = path.join(nginx.dir, 'syncs');
+    const count = 2000;
+    const posts = async (n) => {
+        for (let i = n; i < count; i += 8) {
+            await post(nginx, sync(`c-${i % 100}`));
+        }
+    };
+
+    fs.writeFileSync(control, Buffer.alloc(8));
+    fs.chmodSync(control, 0o666);
+
+    const syncs = () => Number(fs.readFileSync(control).readBigUInt64LE());
+
+    await nginx.start({ LD_PRELOAD: shim, NANGO_SYNCS: control });
+    await backend.down();
+    await Promise.all([0, 1, 2, 3, 4, 5, 6, 7].map(posts));
+
+    const before = syncs();
+
+    assert.ok(before > 0);
+    await backend.up();
+    await until('all', () => backend.accepted.length === count, 30000);
+
+    const during = syncs() - before;
+
+    t.diagnostic(`${before} syncs for ${count} webhooks, ${during} to deliver `
+                 + 'them');
+    assert.ok(during < count / 5, `${during}`);
     assert.ok(await nginx.stop());
 });
