@@ -98,6 +98,8 @@ static nango_rc_e ngx_nango_desk_rows(nango_store_t *store,
     ngx_nango_desk_t *desk, size_t rows, uint64_t now, nango_error_t *err);
 static nango_rc_e ngx_nango_desk_refresh(ngx_nango_desk_t *desk,
     nango_error_t *err);
+static ngx_int_t ngx_nango_desk_park(ngx_nango_desk_t *desk,
+    ngx_uint_t parked);
 static int ngx_nango_desk_is_out(void *data,
     const unsigned char lane[NANGO_KEY_LEN]);
 static ngx_int_t ngx_nango_desk_put_out(ngx_nango_desk_t *desk,
@@ -738,7 +740,7 @@ ngx_nango_courier_committed(nango_store_t *store, uint64_t events,
     uint64_t applied)
 {
     size_t                k;
-    ngx_uint_t            i, j;
+    ngx_uint_t            i, j, park;
     nango_settled_t      *settled;
     ngx_nango_desk_t     *desk;
     nango_settlement_t   *s;
@@ -775,12 +777,11 @@ ngx_nango_courier_committed(nango_store_t *store, uint64_t events,
             return;
         }
 
+        park = 0;
+
         if (s) {
             desk->cursor = s->cursor;
-
-            if (s->park) {
-                desk->parked = 1;
-            }
+            park = (s->park && !desk->parked);
         }
 
         for (k = 0; k < desk->taken.nsettled; k++) {
@@ -811,6 +812,13 @@ ngx_nango_courier_committed(nango_store_t *store, uint64_t events,
         desk->taken.nreleased = 0;
         desk->taken.park = 0;
         desk->committed = desk->taken_number;
+
+        /* The queue knows; that it will be told of the end is what is new. */
+
+        if (park && ngx_nango_desk_park(desk, 1) != NGX_OK) {
+            ngx_nango_courier_end();
+            return;
+        }
 
         (void) pthread_mutex_lock(&cr->mutex);
 
@@ -941,7 +949,6 @@ ngx_nango_desk_refresh(ngx_nango_desk_t *desk, nango_error_t *err)
     nango_rc_e            rc;
     ngx_uint_t            parked;
     nango_ledger_t        ledger;
-    ngx_nango_message_t  *m;
 
     rc = ngx_nango_desk_ledger(desk, &ledger, err);
 
@@ -954,20 +961,37 @@ ngx_nango_desk_refresh(ngx_nango_desk_t *desk, nango_error_t *err)
 
     parked = (ledger.parked_at != 0);
 
-    if (parked == desk->parked) {
-        return NANGO_OK;
+    if (parked != desk->parked
+        && ngx_nango_desk_park(desk, parked) != NGX_OK)
+    {
+        err->code = NANGO_ENOMEM;
+        (void) ngx_cpystrn((u_char *) err->text, (u_char *) "no memory",
+                           sizeof(err->text));
+        return NANGO_ENOMEM;
+    }
+
+    return NANGO_OK;
+}
+
+
+/* Each change is a message: the loop looks for a difference between two. */
+
+static ngx_int_t
+ngx_nango_desk_park(ngx_nango_desk_t *desk, ngx_uint_t parked)
+{
+    ngx_nango_message_t  *m;
+
+    m = calloc(1, sizeof(ngx_nango_message_t));
+    if (m == NULL) {
+        return NGX_ERROR;
     }
 
     desk->parked = parked;
 
-    m = calloc(1, sizeof(ngx_nango_message_t));
+    ngx_nango_desk_post(desk, m);
+    ngx_nango_courier_wake(ngx_nango_courier.loop_fd);
 
-    if (m) {
-        ngx_nango_desk_post(desk, m);
-        ngx_nango_courier_wake(ngx_nango_courier.loop_fd);
-    }
-
-    return NANGO_OK;
+    return NGX_OK;
 }
 
 
