@@ -931,6 +931,14 @@ nango_queue_report(nango_queue_t *q, uint64_t number, uint64_t now,
     nango_settled_t  *s;
 
     *wait = 0;
+
+    if (q->failed) {
+
+        /* What it has forgotten must not be passed. */
+
+        return -1;
+    }
+
     last = nango_queue_last(q);
 
     while (q->window != NULL) {
@@ -951,7 +959,6 @@ nango_queue_report(nango_queue_t *q, uint64_t number, uint64_t now,
         /* Settled by now, also one that goes on as a row. */
 
         s = &place->settled;
-        q->cursor = s->sequence;
 
         if (s->kind != NANGO_SETTLED_SKIPPED || s->count != 0) {
 
@@ -965,6 +972,8 @@ nango_queue_report(nango_queue_t *q, uint64_t number, uint64_t now,
 
             report->settled[report->nsettled++] = *s;
         }
+
+        q->cursor = s->sequence;
 
         if (place->lane != NULL) {
             place->lane->places--;
