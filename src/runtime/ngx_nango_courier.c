@@ -100,6 +100,8 @@ static nango_rc_e ngx_nango_desk_refresh(ngx_nango_desk_t *desk,
     nango_error_t *err);
 static ngx_int_t ngx_nango_desk_park(ngx_nango_desk_t *desk,
     ngx_uint_t parked);
+static size_t ngx_nango_desk_released(ngx_nango_desk_t *desk, size_t n,
+    size_t k);
 static int ngx_nango_desk_is_out(void *data,
     const unsigned char lane[NANGO_KEY_LEN]);
 static ngx_int_t ngx_nango_desk_put_out(ngx_nango_desk_t *desk,
@@ -739,7 +741,7 @@ void
 ngx_nango_courier_committed(nango_store_t *store, uint64_t events,
     uint64_t applied)
 {
-    size_t                k;
+    size_t                k, n;
     ngx_uint_t            i, j, park;
     nango_settled_t      *settled;
     ngx_nango_desk_t     *desk;
@@ -784,7 +786,10 @@ ngx_nango_courier_committed(nango_store_t *store, uint64_t events,
             park = (s->park && !desk->parked);
         }
 
+        n = 0;
+
         for (k = 0; k < desk->taken.nsettled; k++) {
+            n = ngx_nango_desk_released(desk, n, k);
             settled = &desk->taken.settled[k];
 
             /* Where it has rows, one of them may be due now. */
@@ -802,11 +807,7 @@ ngx_nango_courier_committed(nango_store_t *store, uint64_t events,
             }
         }
 
-        for (k = 0; k < desk->taken.nreleased; k++) {
-            ngx_nango_desk_take_in(desk, desk->taken.released[k]);
-            desk->due_at = 0;
-            desk->none_due = 0;
-        }
+        (void) ngx_nango_desk_released(desk, n, k);
 
         desk->taken.nsettled = 0;
         desk->taken.nreleased = 0;
@@ -839,6 +840,29 @@ ngx_nango_courier_committed(nango_store_t *store, uint64_t events,
     {
         cr->txnid++;
     }
+}
+
+
+/* Lanes from the n-th on, let go before the k-th event was settled. */
+
+static size_t
+ngx_nango_desk_released(ngx_nango_desk_t *desk, size_t n, size_t k)
+{
+    nango_released_t  *released;
+
+    for ( /* void */ ; n < desk->taken.nreleased; n++) {
+        released = &desk->taken.released[n];
+
+        if (released->after > k) {
+            break;
+        }
+
+        ngx_nango_desk_take_in(desk, released->lane);
+        desk->due_at = 0;
+        desk->none_due = 0;
+    }
+
+    return n;
 }
 
 
@@ -1182,9 +1206,10 @@ ngx_nango_lane_chain(const u_char *lane)
 static ngx_int_t
 ngx_nango_report_append(nango_report_t *to, nango_report_t *from)
 {
-    size_t           size;
-    void            *p;
-    nango_report_t   swap;
+    void              *p;
+    size_t             k, size;
+    nango_report_t     swap;
+    nango_released_t  *released;
 
     if (to->nsettled == 0 && to->nreleased == 0) {
 
@@ -1212,7 +1237,7 @@ ngx_nango_report_append(nango_report_t *to, nango_report_t *from)
         if (to->nreleased + from->nreleased > to->released_size) {
             size = to->nreleased + from->nreleased;
 
-            p = realloc(to->released, size * NANGO_KEY_LEN);
+            p = realloc(to->released, size * sizeof(nango_released_t));
             if (p == NULL) {
                 return NGX_ERROR;
             }
@@ -1226,13 +1251,14 @@ ngx_nango_report_append(nango_report_t *to, nango_report_t *from)
                        from->nsettled * sizeof(nango_settled_t));
         }
 
-        if (from->nreleased) {
-            ngx_memcpy(to->released + to->nreleased, from->released,
-                       from->nreleased * NANGO_KEY_LEN);
+        for (k = 0; k < from->nreleased; k++) {
+            released = &to->released[to->nreleased++];
+
+            *released = from->released[k];
+            released->after += to->nsettled;
         }
 
         to->nsettled += from->nsettled;
-        to->nreleased += from->nreleased;
         to->cursor = ngx_max(to->cursor, from->cursor);
         to->park |= from->park;
     }
