@@ -98,6 +98,10 @@ static nango_rc_e ngx_nango_desk_rows(nango_store_t *store,
     ngx_nango_desk_t *desk, size_t rows, uint64_t now, nango_error_t *err);
 static nango_rc_e ngx_nango_desk_refresh(ngx_nango_desk_t *desk,
     nango_error_t *err);
+static ngx_int_t ngx_nango_desk_park(ngx_nango_desk_t *desk,
+    ngx_uint_t parked);
+static size_t ngx_nango_desk_released(ngx_nango_desk_t *desk, size_t n,
+    size_t k);
 static int ngx_nango_desk_is_out(void *data,
     const unsigned char lane[NANGO_KEY_LEN]);
 static ngx_int_t ngx_nango_desk_put_out(ngx_nango_desk_t *desk,
@@ -737,8 +741,8 @@ void
 ngx_nango_courier_committed(nango_store_t *store, uint64_t events,
     uint64_t applied)
 {
-    size_t                k;
-    ngx_uint_t            i, j;
+    size_t                k, n;
+    ngx_uint_t            i, j, park;
     nango_settled_t      *settled;
     ngx_nango_desk_t     *desk;
     nango_settlement_t   *s;
@@ -775,15 +779,17 @@ ngx_nango_courier_committed(nango_store_t *store, uint64_t events,
             return;
         }
 
+        park = 0;
+
         if (s) {
             desk->cursor = s->cursor;
-
-            if (s->park) {
-                desk->parked = 1;
-            }
+            park = (s->park && !desk->parked);
         }
 
+        n = 0;
+
         for (k = 0; k < desk->taken.nsettled; k++) {
+            n = ngx_nango_desk_released(desk, n, k);
             settled = &desk->taken.settled[k];
 
             /* Where it has rows, one of them may be due now. */
@@ -801,16 +807,19 @@ ngx_nango_courier_committed(nango_store_t *store, uint64_t events,
             }
         }
 
-        for (k = 0; k < desk->taken.nreleased; k++) {
-            ngx_nango_desk_take_in(desk, desk->taken.released[k]);
-            desk->due_at = 0;
-            desk->none_due = 0;
-        }
+        (void) ngx_nango_desk_released(desk, n, k);
 
         desk->taken.nsettled = 0;
         desk->taken.nreleased = 0;
         desk->taken.park = 0;
         desk->committed = desk->taken_number;
+
+        /* The queue knows; that it will be told of the end is what is new. */
+
+        if (park && ngx_nango_desk_park(desk, 1) != NGX_OK) {
+            ngx_nango_courier_end();
+            return;
+        }
 
         (void) pthread_mutex_lock(&cr->mutex);
 
@@ -831,6 +840,29 @@ ngx_nango_courier_committed(nango_store_t *store, uint64_t events,
     {
         cr->txnid++;
     }
+}
+
+
+/* Lanes from the n-th on, let go before the k-th event was settled. */
+
+static size_t
+ngx_nango_desk_released(ngx_nango_desk_t *desk, size_t n, size_t k)
+{
+    nango_released_t  *released;
+
+    for ( /* void */ ; n < desk->taken.nreleased; n++) {
+        released = &desk->taken.released[n];
+
+        if (released->after > k) {
+            break;
+        }
+
+        ngx_nango_desk_take_in(desk, released->lane);
+        desk->due_at = 0;
+        desk->none_due = 0;
+    }
+
+    return n;
 }
 
 
@@ -941,7 +973,6 @@ ngx_nango_desk_refresh(ngx_nango_desk_t *desk, nango_error_t *err)
     nango_rc_e            rc;
     ngx_uint_t            parked;
     nango_ledger_t        ledger;
-    ngx_nango_message_t  *m;
 
     rc = ngx_nango_desk_ledger(desk, &ledger, err);
 
@@ -954,20 +985,37 @@ ngx_nango_desk_refresh(ngx_nango_desk_t *desk, nango_error_t *err)
 
     parked = (ledger.parked_at != 0);
 
-    if (parked == desk->parked) {
-        return NANGO_OK;
+    if (parked != desk->parked
+        && ngx_nango_desk_park(desk, parked) != NGX_OK)
+    {
+        err->code = NANGO_ENOMEM;
+        (void) ngx_cpystrn((u_char *) err->text, (u_char *) "no memory",
+                           sizeof(err->text));
+        return NANGO_ENOMEM;
+    }
+
+    return NANGO_OK;
+}
+
+
+/* Each change is a message: the loop looks for a difference between two. */
+
+static ngx_int_t
+ngx_nango_desk_park(ngx_nango_desk_t *desk, ngx_uint_t parked)
+{
+    ngx_nango_message_t  *m;
+
+    m = calloc(1, sizeof(ngx_nango_message_t));
+    if (m == NULL) {
+        return NGX_ERROR;
     }
 
     desk->parked = parked;
 
-    m = calloc(1, sizeof(ngx_nango_message_t));
+    ngx_nango_desk_post(desk, m);
+    ngx_nango_courier_wake(ngx_nango_courier.loop_fd);
 
-    if (m) {
-        ngx_nango_desk_post(desk, m);
-        ngx_nango_courier_wake(ngx_nango_courier.loop_fd);
-    }
-
-    return NANGO_OK;
+    return NGX_OK;
 }
 
 
@@ -1158,9 +1206,10 @@ ngx_nango_lane_chain(const u_char *lane)
 static ngx_int_t
 ngx_nango_report_append(nango_report_t *to, nango_report_t *from)
 {
-    size_t           size;
-    void            *p;
-    nango_report_t   swap;
+    void              *p;
+    size_t             k, size;
+    nango_report_t     swap;
+    nango_released_t  *released;
 
     if (to->nsettled == 0 && to->nreleased == 0) {
 
@@ -1188,7 +1237,7 @@ ngx_nango_report_append(nango_report_t *to, nango_report_t *from)
         if (to->nreleased + from->nreleased > to->released_size) {
             size = to->nreleased + from->nreleased;
 
-            p = realloc(to->released, size * NANGO_KEY_LEN);
+            p = realloc(to->released, size * sizeof(nango_released_t));
             if (p == NULL) {
                 return NGX_ERROR;
             }
@@ -1202,13 +1251,14 @@ ngx_nango_report_append(nango_report_t *to, nango_report_t *from)
                        from->nsettled * sizeof(nango_settled_t));
         }
 
-        if (from->nreleased) {
-            ngx_memcpy(to->released + to->nreleased, from->released,
-                       from->nreleased * NANGO_KEY_LEN);
+        for (k = 0; k < from->nreleased; k++) {
+            released = &to->released[to->nreleased++];
+
+            *released = from->released[k];
+            released->after += to->nsettled;
         }
 
         to->nsettled += from->nsettled;
-        to->nreleased += from->nreleased;
         to->cursor = ngx_max(to->cursor, from->cursor);
         to->park |= from->park;
     }

@@ -122,6 +122,7 @@ static void nango_queue_later(nango_queue_t *q, nango_queued_t *e,
 static void nango_queue_pause(nango_queue_t *q, uint64_t until);
 static void nango_queue_again(nango_queue_t *q, nango_queued_t *e);
 static void nango_queue_down(nango_queue_t *q, uint64_t now, uint64_t chance);
+static void nango_queue_release(nango_queue_t *q, nango_report_t *report);
 static nango_place_t *nango_queue_last(const nango_queue_t *q);
 static int nango_queue_leave(nango_queue_t *q, nango_queued_t *e,
     uint64_t now);
@@ -355,11 +356,11 @@ nango_queue_add(nango_queue_t *q, nango_delivery_t *d)
 
     if (lane->closed && d->row) {
 
-        /* It was put back by hand just now: another time. */
+        /* Not behind what is in no row yet: once the lane is open again. */
 
         lane->rows = 1;
 
-        if (lane->first == NULL && nango_lane_release(q, lane) != 0) {
+        if (lane->reported && nango_lane_release(q, lane) != 0) {
             return -1;
         }
 
@@ -931,6 +932,18 @@ nango_queue_report(nango_queue_t *q, uint64_t number, uint64_t now,
     nango_settled_t  *s;
 
     *wait = 0;
+
+    if (q->failed) {
+
+        /* What it has forgotten must not be passed. */
+
+        return -1;
+    }
+
+    /* Before what is held from now on. */
+
+    nango_queue_release(q, report);
+
     last = nango_queue_last(q);
 
     while (q->window != NULL) {
@@ -951,7 +964,6 @@ nango_queue_report(nango_queue_t *q, uint64_t number, uint64_t now,
         /* Settled by now, also one that goes on as a row. */
 
         s = &place->settled;
-        q->cursor = s->sequence;
 
         if (s->kind != NANGO_SETTLED_SKIPPED || s->count != 0) {
 
@@ -965,6 +977,8 @@ nango_queue_report(nango_queue_t *q, uint64_t number, uint64_t now,
 
             report->settled[report->nsettled++] = *s;
         }
+
+        q->cursor = s->sequence;
 
         if (place->lane != NULL) {
             place->lane->places--;
@@ -992,22 +1006,7 @@ nango_queue_report(nango_queue_t *q, uint64_t number, uint64_t now,
         report->settled[report->nsettled++] = q->rows[i];
     }
 
-    for (i = 0; i < q->nreleased; i++) {
-
-        if (nango_room(&report->released, report->nreleased,
-                       &report->released_size, NANGO_KEY_LEN)
-            != 0)
-        {
-            q->failed = 1;
-            break;
-        }
-
-        memcpy(report->released[report->nreleased++], q->released[i],
-               NANGO_KEY_LEN);
-    }
-
     q->nrows = 0;
-    q->nreleased = 0;
 
     /* What a lane left behind is in this report, or before it. */
 
@@ -1016,8 +1015,14 @@ nango_queue_report(nango_queue_t *q, uint64_t number, uint64_t now,
         if (!lane->reported && lane->places == 0) {
             lane->reported = 1;
             lane->number = number;
+
+            if (lane->rows) {
+                (void) nango_lane_release(q, lane);
+            }
         }
     }
+
+    nango_queue_release(q, report);
 
     report->cursor = q->cursor;
 
@@ -1027,6 +1032,34 @@ nango_queue_report(nango_queue_t *q, uint64_t number, uint64_t now,
     }
 
     return q->failed ? -1 : 0;
+}
+
+
+/* What has been let go until now. */
+
+static void
+nango_queue_release(nango_queue_t *q, nango_report_t *report)
+{
+    size_t             i;
+    nango_released_t  *released;
+
+    for (i = 0; i < q->nreleased; i++) {
+
+        if (nango_room(&report->released, report->nreleased,
+                       &report->released_size, sizeof(nango_released_t))
+            != 0)
+        {
+            q->failed = 1;
+            break;
+        }
+
+        released = &report->released[report->nreleased++];
+
+        memcpy(released->lane, q->released[i], NANGO_KEY_LEN);
+        released->after = report->nsettled;
+    }
+
+    q->nreleased = 0;
 }
 
 
@@ -1339,12 +1372,15 @@ nango_lane_end(nango_queue_t *q, nango_lane_t *lane)
         nango_lane_unready(q, lane);
     }
 
-    if (lane->rows && nango_lane_release(q, lane) != 0) {
+    if (lane->closed) {
+
+        /* Its rows would come back before they can be taken. */
+
+        nango_lanes_push(&q->closed, lane);
         return;
     }
 
-    if (lane->closed) {
-        nango_lanes_push(&q->closed, lane);
+    if (lane->rows && nango_lane_release(q, lane) != 0) {
         return;
     }
 

@@ -123,16 +123,23 @@ void nango_queue_park(nango_queue_t *q, int parked);
 
 /*
  * What is to be committed.  settled and released are malloc()ed arrays of the
- * caller's that grow; both are appended to.  released: keys of lanes that the
- * queue holds rows of no longer; those of settled with held set it goes on
- * holding.  0; -1 without memory: the queue has to be reset.  *wait as above.
+ * caller's that grow; both are appended to.  released: lanes that the queue
+ * holds rows of no longer; those of settled with held set it goes on holding.
+ * after: how many of settled came before that, since it may hold the lane once
+ * more.  0; -1 without memory: the queue has to be reset, and the report is
+ * right as far as it goes.  *wait as above.
  */
+typedef struct {
+    unsigned char         lane[NANGO_KEY_LEN];
+    size_t                after;
+} nango_released_t;
+
 typedef struct {
     uint64_t              cursor;
     nango_settled_t      *settled;
     size_t                nsettled;
     size_t                settled_size;
-    unsigned char       (*released)[NANGO_KEY_LEN];
+    nango_released_t     *released;
     size_t                nreleased;
     size_t                released_size;
     int                   park;

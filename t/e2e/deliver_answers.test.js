@@ -14,6 +14,7 @@ const path = require('node:path');
 const nodeTest = require('node:test');
 
 const { Backend } = require('./backend');
+const { once } = require('./client');
 const { config, ledgers, post, settled, sync } = require('./deliver');
 const { reader } = require('./model');
 const { create, sleep, until } = require('./nginx');
@@ -364,6 +365,38 @@ test('410 parks it, also over a restart; others go on', async (t) => {
     assert.strictEqual(ledger.waiting, 11);
     assert.strictEqual(nginx.lines('error').filter(
         (line) => /answered 410/.test(line)).length, 1);
+    assertAlive(nginx);
+    assert.ok(await nginx.stop());
+});
+
+
+/* Nobody but who resumes it does anything meanwhile. */
+
+test('who was parked and is resumed gets what waits at once', async (t) => {
+    const read = reader(t);
+    const backend = await Backend.create(t, { answer: () => 410 });
+    const nginx = await create(t, config(`deliver app ${backend.url};`,
+        { locations: 'location = /manage { nango_status manage; }' }));
+
+    await nginx.start();
+    await post(nginx, sync('c-1'));
+
+    for (let round = 0; round < 2; round++) {
+        await until('it to be parked', () => ledgers(read, nginx).app.parked);
+
+        backend.answer = () => (round === 0 ? 410 : 200);
+
+        const { length } = backend.got;
+        const body = Buffer.from('{"action":"resume","environment":"prod",'
+                                 + '"subscriber":"app"}');
+        const { status, text } = await once(nginx.port, 'POST', '/manage',
+            { 'Content-Type': 'application/json' }, body);
+
+        assert.strictEqual(status, 200, text);
+        await until('another try', () => backend.got.length > length);
+    }
+
+    await until('it', () => backend.accepted.length === 1);
     assertAlive(nginx);
     assert.ok(await nginx.stop());
 });

@@ -243,17 +243,37 @@ model_report(model_t *m)
 }
 
 
+/* Those from the k-th on that were let go before the i-th was settled. */
+
+static size_t
+model_release(model_t *m, size_t k, size_t i)
+{
+    for ( /* void */ ; k < m->report.nreleased; k++) {
+
+        if (m->report.released[k].after > i) {
+            break;
+        }
+
+        m->out[lane_of(m->report.released[k].lane)] = 0;
+    }
+
+    return k;
+}
+
+
 static void
 model_commit(model_t *m)
 {
-    size_t            i;
+    size_t            i, k;
     uint64_t          s, counted;
     model_event_t    *e;
     nango_settled_t  *t;
 
     counted = m->cursor;
+    k = 0;
 
     for (i = 0; i < m->report.nsettled; i++) {
+        k = model_release(m, k, i);
         t = &m->report.settled[i];
         e = &m->events[t->sequence];
 
@@ -296,9 +316,8 @@ model_commit(model_t *m)
         }
     }
 
-    for (i = 0; i < m->report.nreleased; i++) {
-        m->out[lane_of(m->report.released[i])] = 0;
-    }
+    k = model_release(m, k, i);
+    assert_int_equal(k, m->report.nreleased);
 
     assert_true(m->report.cursor >= m->cursor);
 
@@ -645,15 +664,22 @@ next(nango_queue_t *q, uint64_t now)
 }
 
 
+static void
+more(nango_queue_t *q, uint64_t number, uint64_t now, nango_report_t *r)
+{
+    uint64_t  wait;
+
+    assert_int_equal(nango_queue_report(q, number, now, r, &wait), 0);
+}
+
+
 static nango_report_t
 report(nango_queue_t *q, uint64_t number, uint64_t now)
 {
-    uint64_t        wait;
     nango_report_t  r;
 
     memset(&r, 0, sizeof(r));
-
-    assert_int_equal(nango_queue_report(q, number, now, &r, &wait), 0);
+    more(q, number, now, &r);
 
     return r;
 }
@@ -1101,6 +1127,122 @@ a_stopped_one_reports_what_was_delivered(void **unused)
 }
 
 
+/* What happens to a lane is put together in one report, but not out of order. */
+
+static void
+a_lane_that_is_let_go_and_held_again(void **unused)
+{
+    int                out;
+    size_t             i, k;
+    nango_queue_t     *q;
+    nango_report_t     r;
+    nango_delivery_t  *d;
+
+    q = fresh(4);
+
+    d = delivery(1, 1, T0);
+    d->row = 1;
+    assert_int_equal(nango_queue_feed(q, 0, d, NULL, 0, 0), 0);
+    nango_queue_done(q, next(q, T0), NANGO_SENT_OK, 200, 0, T0, 0);
+
+    r = report(q, 1, T0);
+    assert_int_equal(r.nreleased, 1);
+
+    feed(q, 2, 1);
+    assert_non_null(next(q, T0));
+    more(q, 1, T0 + NANGO_QUEUE_SLOW, &r);
+
+    assert_int_equal(r.nsettled, 2);
+    assert_int_equal(r.nreleased, 1);
+    assert_true(r.settled[1].held);
+
+    /* As who remembers lanes that are out does. */
+
+    out = 1;
+
+    for (i = 0, k = 0; i < r.nsettled; i++) {
+
+        for ( /* void */ ; k < r.nreleased && r.released[k].after <= i; k++) {
+            out = 0;
+        }
+
+        out |= r.settled[i].held;
+    }
+
+    assert_int_equal(k, 1);
+    assert_int_equal(out, 1);
+
+    report_free(&r);
+    nango_queue_free(q);
+}
+
+
+/*
+ * While an event waits to get a row because its lane has some, those are not
+ * taken, and not let go either: they would come again and again.
+ */
+
+static void
+rows_of_a_closed_lane_come_once(void **unused)
+{
+    unsigned           i;
+    nango_queue_t     *q;
+    nango_report_t     r;
+    nango_settled_t    waits;
+    nango_queued_t    *first, *e;
+    nango_delivery_t  *d;
+
+    q = fresh(1);
+
+    feed(q, 2, 2);
+    feed(q, 3, 3);
+
+    memset(&waits, 0, sizeof(waits));
+    waits.sequence = 4;
+    waits.kind = NANGO_SETTLED_WAITING;
+    lane_key(waits.lane, 1);
+    assert_int_equal(nango_queue_feed(q, 0, NULL, &waits, 1, 4), 0);
+
+    first = next(q, T0);
+    assert_int_equal(nango_queued_delivery(first)->sequence, 2);
+
+    for (i = 1; i < 4; i++) {
+        d = delivery(1, 1, T0);
+        d->row = 1;
+        assert_int_equal(nango_queue_feed(q, 0, d, NULL, 0, 0), 0);
+
+        r = report(q, i, T0 + NANGO_QUEUE_SLOW);
+        assert_int_equal(r.nreleased, 0);
+        assert_int_equal(r.cursor, 2);
+        report_free(&r);
+    }
+
+    nango_queue_done(q, first, NANGO_SENT_OK, 200, 0, T0, 0);
+    e = next(q, T0);
+    assert_int_equal(nango_queued_delivery(e)->sequence, 3);
+    nango_queue_done(q, e, NANGO_SENT_OK, 200, 0, T0, 0);
+
+    /* Now it has its row, and they may come. */
+
+    r = report(q, 4, T0);
+    assert_int_equal(r.cursor, 4);
+    assert_int_equal(r.nreleased, 2);
+    assert_int_equal(lane_of(r.released[0].lane), 2);
+    assert_int_equal(lane_of(r.released[1].lane), 1);
+    report_free(&r);
+
+    d = delivery(1, 1, T0);
+    d->row = 1;
+    assert_int_equal(nango_queue_feed(q, 4, d, NULL, 0, 0), 0);
+    e = next(q, T0);
+    assert_non_null(e);
+    assert_int_equal(nango_queued_delivery(e)->sequence, 1);
+    nango_queue_done(q, e, NANGO_SENT_OK, 200, 0, T0, 0);
+
+    nango_queue_free(q);
+}
+
+
 static void
 room_is_bounded(void **unused)
 {
@@ -1148,6 +1290,8 @@ main(void)
         cmocka_unit_test(slow_ones_get_rows),
         cmocka_unit_test(a_stopped_one_sends_nothing),
         cmocka_unit_test(a_stopped_one_reports_what_was_delivered),
+        cmocka_unit_test(a_lane_that_is_let_go_and_held_again),
+        cmocka_unit_test(rows_of_a_closed_lane_come_once),
         cmocka_unit_test(room_is_bounded),
     };
 
