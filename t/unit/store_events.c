@@ -771,6 +771,16 @@ what_is_not_exposed_is_left_out(void **state)
                  "\"z\":2}}");
     assert_shown(S("{\"tags\":1}"), 0,
                  ",\"body_format\":\"json\",\"body\":{}}");
+
+    /* Also of what is no UTF-8. */
+
+    body = S("{\"connectionId\":\"c\",\"z\":\n\"\xff\"}");
+
+    assert_shown(body, NANGO_SHOW_LINES, ",\"body_format\":\"base64\","
+                 "\"body\":\"eyJ6Ijoi/yJ9\"}");
+    assert_shown(body, NANGO_SHOW_ID|NANGO_SHOW_TAGS,
+                 ",\"body_format\":\"base64\",\"body\":"
+                 "\"eyJjb25uZWN0aW9uSWQiOiJjIiwieiI6CiL/In0=\"}");
 }
 
 
