@@ -122,18 +122,17 @@ ngx_http_nango_body_thread(void *data, ngx_log_t *log)
 static ngx_int_t
 ngx_http_nango_body_find(ngx_http_nango_events_t *ev, nango_reader_t *reader)
 {
-    uint64_t  first, position;
+    uint64_t                first, position;
+    ngx_http_nango_body_t  *body;
 
     if (ev->query.body == 0) {
         return NGX_OK;
     }
 
-    if (nango_reader_first(reader, &first, ev->error) != 0) {
+    if (nango_reader_first(reader, ev->wanted.environment, &first, ev->error)
+        != 0)
+    {
         return NGX_BUSY;
-    }
-
-    if (ev->query.body < first) {
-        return NGX_DECLINED;
     }
 
     position = ev->query.body - 1;
@@ -144,6 +143,14 @@ ngx_http_nango_body_find(ngx_http_nango_events_t *ev, nango_reader_t *reader)
         == -1)
     {
         return NGX_BUSY;
+    }
+
+    /* What somebody is owed is there for longer. */
+
+    body = ev->state;
+
+    if (!body->found && ev->query.body < first) {
+        return NGX_DECLINED;
     }
 
     return ev->text.failed ? NGX_ERROR : NGX_OK;

@@ -188,7 +188,9 @@ ngx_http_nango_events_step(ngx_http_nango_events_t *ev, nango_reader_t *reader)
     int       rc;
     uint64_t  first, last;
 
-    if (nango_reader_first(reader, &first, ev->error) != 0) {
+    if (nango_reader_first(reader, ev->wanted.environment, &first, ev->error)
+        != 0)
+    {
         return NGX_BUSY;
     }
 

@@ -15,6 +15,7 @@
 
 #include "ngx_http_nango_status.h"
 #include "ngx_http_nango_look.h"
+#include "ngx_http_nango_thread.h"
 
 #include "nango_json.h"
 
@@ -408,8 +409,7 @@ ngx_http_nango_act_done(ngx_event_t *ev)
     r->aio = 0;
 
     if (t->act->gone) {
-        r->write_event_handler(r);
-        ngx_http_run_posted_requests(c);
+        ngx_http_nango_thread_gone(r);
         return;
     }
 

@@ -64,6 +64,11 @@ ngx_http_nango_thread_done(ngx_http_request_t *r, ngx_event_t *ev)
 }
 
 
+/*
+ * nginx has left that to the write handler of the request that it was told of,
+ * which beside other subrequests need not be this one.
+ */
+
 void
 ngx_http_nango_thread_gone(ngx_http_request_t *r)
 {
@@ -71,6 +76,6 @@ ngx_http_nango_thread_gone(ngx_http_request_t *r)
 
     c = r->connection;
 
-    r->write_event_handler(r);
+    ngx_http_finalize_request(r->main, NGX_ERROR);
     ngx_http_run_posted_requests(c);
 }

@@ -962,6 +962,7 @@ nango_register_one(nango_registering_t *r,
     int                  rc;
     size_t               size;
     MDB_val              key, val;
+    uint64_t             pruned;
     nango_subscribed_t   s;
     unsigned char        environment[NANGO_KEY_LEN];
 
@@ -980,7 +981,8 @@ nango_register_one(nango_registering_t *r,
 
     if (subscriber->from_start && first <= applied) {
         s.cursor = first - 1;
-        rc = nango_pruned_get(r->log, r->store, environment, &s.base);
+        rc = nango_pruned_get(r->log, r->store, environment, &s.base,
+                              &pruned);
 
     } else {
         rc = nango_stored_get(r->txn, r->store, environment, &s.base);

@@ -8,7 +8,7 @@
 
 
 #include "nango_events.h"
-#include "nango_tables.h"
+#include "nango_rows.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -44,7 +44,8 @@ static int nango_events_one(nango_events_walk_t *walk, uint64_t sequence,
 static int nango_events_copy(nango_events_walk_t *walk, nango_record_t *rec);
 static int nango_events_is(const nango_connection_t *c,
     const nango_record_t *rec);
-static int nango_reader_first_of(MDB_cursor *cursor, uint64_t *first);
+static int nango_reader_first_of(nango_reader_t *reader,
+    const unsigned char environment[NANGO_KEY_LEN], uint64_t *first);
 
 
 int
@@ -318,18 +319,25 @@ nango_events_is(const nango_connection_t *c, const nango_record_t *rec)
 
 
 int
-nango_reader_first(nango_reader_t *reader, uint64_t *first, nango_error_t *err)
+nango_reader_first(nango_reader_t *reader, nango_str_t environment,
+    uint64_t *first, nango_error_t *err)
 {
     int             rc;
     nango_guard_t   guard;
+    unsigned char   key[NANGO_KEY_LEN];
     nango_store_t  *store;
 
     store = nango_reader_store(reader);
 
+    if (nango_environment_key(key, environment) != 0) {
+        (void) nango_error_set(err, NANGO_ENOMEM, "no memory for a hash");
+        return -1;
+    }
+
     nango_guard_begin(&guard);
 
     if (sigsetjmp(guard.jump, 0) == 0) {
-        rc = nango_reader_first_of(nango_reader_log(reader), first);
+        rc = nango_reader_first_of(reader, key, first);
 
     } else {
         (void) nango_store_fault(store, &guard, -1, err);
@@ -338,11 +346,6 @@ nango_reader_first(nango_reader_t *reader, uint64_t *first, nango_error_t *err)
     }
 
     nango_guard_end(&guard);
-
-    if (rc == MDB_NOTFOUND) {
-        *first = nango_reader_last(reader) + 1;
-        return 0;
-    }
 
     if (rc != 0) {
         (void) nango_store_error(store, err, rc, "mdb_cursor_get()", "log");
@@ -354,20 +357,34 @@ nango_reader_first(nango_reader_t *reader, uint64_t *first, nango_error_t *err)
 
 
 static int
-nango_reader_first_of(MDB_cursor *cursor, uint64_t *first)
+nango_reader_first_of(nango_reader_t *reader,
+    const unsigned char environment[NANGO_KEY_LEN], uint64_t *first)
 {
-    int      rc;
-    MDB_val  key, val;
+    int       rc;
+    MDB_val   key, val;
+    uint64_t  n, last;
 
-    rc = mdb_cursor_get(cursor, &key, &val, MDB_FIRST);
+    rc = mdb_cursor_get(nango_reader_log(reader), &key, &val, MDB_FIRST);
 
-    if (rc == 0) {
+    if (rc == MDB_NOTFOUND) {
+        *first = nango_reader_last(reader) + 1;
+        return 0;
+    }
 
-        if (key.mv_size != NANGO_SEQUENCE_LEN) {
-            return MDB_CORRUPTED;
-        }
+    if (rc != 0) {
+        return rc;
+    }
 
-        *first = nango_get_be64(key.mv_data);
+    if (key.mv_size != NANGO_SEQUENCE_LEN) {
+        return MDB_CORRUPTED;
+    }
+
+    *first = nango_get_be64(key.mv_data);
+
+    rc = nango_pruned_get(reader->log, reader->store, environment, &n, &last);
+
+    if (rc == 0 && *first <= last) {
+        *first = last + 1;
     }
 
     return rc;

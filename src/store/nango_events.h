@@ -54,11 +54,13 @@ int nango_reader_events(nango_reader_t *reader, const nango_wanted_t *wanted,
     void *data, nango_error_t *err);
 
 /*
- * In a snapshot: the first sequence that the log has; if it has none, the one
- * after all that were given out.  0, or -1 and *err.
+ * In a snapshot: the first sequence from which on nothing of the environment
+ * has been pruned; if the log has none, the one after all that were given out.
+ * What is owed to a subscriber may be there before it, with gaps.  0, or -1
+ * and *err.
  */
-int nango_reader_first(nango_reader_t *reader, uint64_t *first,
-    nango_error_t *err);
+int nango_reader_first(nango_reader_t *reader, nango_str_t environment,
+    uint64_t *first, nango_error_t *err);
 
 /* "auth"; where the event did not say, what we call it. */
 nango_str_t nango_logged_type(const nango_record_t *record);

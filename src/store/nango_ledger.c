@@ -251,6 +251,7 @@ nango_stored_all(nango_reading_t *r, MDB_cursor *cursor)
 {
     int              rc;
     MDB_val          key, val;
+    uint64_t         last;
     nango_reader_t  *reader;
     nango_stored_t   stored;
 
@@ -267,7 +268,7 @@ nango_stored_all(nango_reading_t *r, MDB_cursor *cursor)
 
             if (rc == 0) {
                 rc = nango_pruned_get(reader->log, reader->store, stored.key,
-                                      &stored.pruned);
+                                      &stored.pruned, &last);
             }
 
             if (rc != 0) {

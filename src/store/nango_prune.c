@@ -93,7 +93,7 @@ static int nango_prune_owed(nango_prune_t *p, uint64_t sequence, int *owed);
 static nango_rc_e nango_prune_delete(void *data, nango_error_t *err);
 static int nango_prune_list(nango_prune_t *p);
 static int nango_prune_count(nango_prune_t *p,
-    const unsigned char environment[NANGO_KEY_LEN], uint64_t n);
+    const nango_prune_event_t *event, uint64_t n);
 
 
 nango_rc_e
@@ -608,7 +608,7 @@ nango_prune_list(nango_prune_t *p)
             && memcmp(counted->environment, e->environment, NANGO_KEY_LEN)
                != 0)
         {
-            rc = nango_prune_count(p, counted->environment, n);
+            rc = nango_prune_count(p, counted, n);
             if (rc != 0) {
                 return rc;
             }
@@ -620,28 +620,39 @@ nango_prune_list(nango_prune_t *p)
         n++;
     }
 
-    return n ? nango_prune_count(p, counted->environment, n) : 0;
+    return n ? nango_prune_count(p, counted, n) : 0;
 }
 
 
+/*
+ * n of its environment up to this one.  What was owed when later ones went
+ * goes after them.
+ */
+
 static int
-nango_prune_count(nango_prune_t *p,
-    const unsigned char environment[NANGO_KEY_LEN], uint64_t n)
+nango_prune_count(nango_prune_t *p, const nango_prune_event_t *event,
+    uint64_t n)
 {
     int            rc;
     MDB_val        key, val;
-    uint64_t       pruned;
-    unsigned char  buf[8];
+    uint64_t       pruned, last;
+    unsigned char  buf[NANGO_PRUNED_LEN];
 
-    rc = nango_pruned_get(p->txn, p->store, environment, &pruned);
+    rc = nango_pruned_get(p->txn, p->store, event->environment, &pruned,
+                          &last);
     if (rc != 0) {
         return rc;
     }
 
-    nango_put_le(buf, pruned + n, 8);
+    if (last < event->sequence) {
+        last = event->sequence;
+    }
 
-    key = nango_val(environment, NANGO_KEY_LEN);
-    val = nango_val(buf, 8);
+    nango_put_le(buf, pruned + n, 8);
+    nango_put_le(buf + 8, last, 8);
+
+    key = nango_val(event->environment, NANGO_KEY_LEN);
+    val = nango_val(buf, NANGO_PRUNED_LEN);
 
     return mdb_put(p->txn, p->store->pruned, &key, &val, 0);
 }

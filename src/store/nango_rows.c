@@ -286,13 +286,13 @@ nango_stored_add(MDB_txn *state, nango_store_t *store, MDB_txn *log,
 {
     int             rc;
     MDB_val         key, val;
-    uint64_t        stored, pruned;
+    uint64_t        stored, pruned, last;
     unsigned char  *p;
 
     rc = nango_stored_get(state, store, environment, &stored);
 
     if (rc == 0) {
-        rc = nango_pruned_get(log, store, environment, &pruned);
+        rc = nango_pruned_get(log, store, environment, &pruned, &last);
     }
 
     if (rc != 0) {
@@ -329,19 +329,25 @@ nango_stored_add(MDB_txn *state, nango_store_t *store, MDB_txn *log,
 
 int
 nango_pruned_get(MDB_txn *log, nango_store_t *store,
-    const unsigned char environment[NANGO_KEY_LEN], uint64_t *pruned)
+    const unsigned char environment[NANGO_KEY_LEN], uint64_t *pruned,
+    uint64_t *last)
 {
-    int       rc;
-    MDB_val   key, val;
+    int                   rc;
+    MDB_val               key, val;
+    const unsigned char  *p;
 
     *pruned = 0;
+    *last = 0;
 
     key = nango_val(environment, NANGO_KEY_LEN);
 
     rc = mdb_get(log, store->pruned, &key, &val);
 
-    if (rc == 0 && val.mv_size == 8) {
-        *pruned = nango_get_le(val.mv_data, 8);
+    if (rc == 0 && val.mv_size == NANGO_PRUNED_LEN) {
+        p = val.mv_data;
+
+        *pruned = nango_get_le(p, 8);
+        *last = nango_get_le(p + 8, 8);
     }
 
     return (rc == MDB_NOTFOUND) ? 0 : rc;

@@ -89,9 +89,14 @@ int nango_subscribed_put(MDB_txn *txn, nango_store_t *store,
 void nango_subscribed_less(nango_subscribed_t *s, uint64_t *n);
 
 
+/* An environment's in the log: how many were pruned, and the last of them. */
+#define NANGO_PRUNED_LEN  16
+
+
 /*
- * An environment's events in the state, and how many of them the log (a
- * transaction of it) no longer has: 0 if nothing is known of it.
+ * An environment's events in the state, and what of them the log (a
+ * transaction of it) no longer has: how many, and the last one; 0 if nothing is
+ * known of it.
  */
 int nango_stored_get(MDB_txn *state, nango_store_t *store,
     const unsigned char environment[NANGO_KEY_LEN], uint64_t *stored);
@@ -100,7 +105,8 @@ int nango_stored_add(MDB_txn *state, nango_store_t *store, MDB_txn *log,
     uint64_t n);
 int nango_stored_decode(nango_str_t data, nango_str_t *name, uint64_t *stored);
 int nango_pruned_get(MDB_txn *log, nango_store_t *store,
-    const unsigned char environment[NANGO_KEY_LEN], uint64_t *pruned);
+    const unsigned char environment[NANGO_KEY_LEN], uint64_t *pruned,
+    uint64_t *last);
 
 
 /* Keys. */

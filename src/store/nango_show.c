@@ -14,6 +14,8 @@
 
 
 static void nango_show_json(nango_text_t *t, nango_str_t body, unsigned show);
+static void nango_show_base64(nango_text_t *t, nango_str_t body,
+    unsigned show);
 static int nango_show_hidden(nango_str_t name, unsigned show);
 static void nango_show_raw(nango_text_t *t, nango_str_t s, unsigned show);
 
@@ -140,7 +142,7 @@ nango_show_body(nango_text_t *t, const nango_record_t *record, unsigned show)
 
     } else if (!nango_utf8_valid(body)) {
         nango_text_string(t, ",\"body_format\":\"base64\",\"body\":");
-        nango_text_base64(t, body);
+        nango_show_base64(t, body, show);
         nango_text_string(t, "}");
 
     } else {
@@ -198,6 +200,32 @@ nango_show_json(nango_text_t *t, nango_str_t body, unsigned show)
     }
 
     nango_text_string(t, "}");
+}
+
+
+/* What is JSON but for a string that is no UTF-8 has such members as well. */
+
+static void
+nango_show_base64(nango_text_t *t, nango_str_t body, unsigned show)
+{
+    nango_text_t  shown;
+
+    if (nango_json_members(body, NULL, 0) != NANGO_JSON_OBJECT) {
+        nango_text_base64(t, body);
+        return;
+    }
+
+    memset(&shown, 0, sizeof(nango_text_t));
+
+    nango_show_json(&shown, body, show & ~(unsigned) NANGO_SHOW_LINES);
+
+    nango_text_base64(t, nango_str(shown.data, shown.len));
+
+    if (shown.failed) {
+        t->failed = 1;
+    }
+
+    nango_text_free(&shown);
 }
 
 

@@ -8,7 +8,9 @@
 const assert = require('node:assert');
 const { execFileSync } = require('node:child_process');
 const fs = require('node:fs');
+const http = require('node:http');
 const http2 = require('node:http2');
+const path = require('node:path');
 const nodeTest = require('node:test');
 
 const { Client, hmac, once } = require('./client');
@@ -693,6 +695,48 @@ test('a stream that is idle says where it is', async (t) => {
     assert.strictEqual(one.id, id.replace(/:0$/, ':1'));
     assert.deepStrictEqual(one.events, []);
     assert.deepStrictEqual(one.statuses, [200]);
+});
+
+
+/* Its file is one that waits for its other end; nginx is told of the first. */
+test('a client that leaves while a second subrequest reads', async (t) => {
+    const nginx = await running(t, { server: `${SERVER}
+        error_log @DIR@/error.log info;
+        location = /connections { stub_status; }
+        location = /page {
+            ssi on;
+            default_type text/html;
+            return 200 '<!--# include virtual="/all?after=1&wait=50" -->
+                        <!--# include virtual="/all?body=1" -->';
+        }` });
+    const status = async (what) => Number(new RegExp(`${what}: (\\d+)`).exec(
+        (await get(nginx, '/connections')).text)[1]);
+
+    await webhook(nginx, forward('c', 1, 'x'.repeat(200000)));
+    await until('the event', async () =>
+        (await get(nginx, '/all')).json.events.length === 1);
+
+    const bodies = path.join(nginx.store, 'bodies');
+    const body = path.join(bodies, fs.readdirSync(bodies).find((name) =>
+        /^[0-9a-f]+$/.test(name)));
+
+    fs.unlinkSync(body);
+    execFileSync('mkfifo', [body]);
+    fs.chmodSync(body, 0o666);
+
+    const request = http.get({ host: '127.0.0.1', port: nginx.port,
+                               path: '/page', agent: false });
+
+    request.on('error', () => {});
+
+    await until('the page', async () => await status('Writing') === 2);
+    request.destroy();
+    await until('nginx knows that', () =>
+        /prematurely closed connection/.test(nginx.log()));
+
+    fs.closeSync(fs.openSync(body, 'w'));
+    await until('its end', async () =>
+        await status('Active connections') === 1);
 });
 
 

@@ -523,6 +523,13 @@ a_connection_is_told_by_its_name(void **state)
 }
 
 
+static int
+first_of(nango_reader_t *reader, uint64_t *first)
+{
+    return nango_reader_first(reader, S("prod"), first, &failure);
+}
+
+
 static void
 the_first_that_is_kept(void **state)
 {
@@ -537,7 +544,7 @@ the_first_that_is_kept(void **state)
     store = store_open();
 
     reader = snapshot(store);
-    assert_int_equal(nango_reader_first(reader, &first, &failure), 0);
+    assert_int_equal(first_of(reader, &first), 0);
     assert_sequence(first, 1);
     snapshot_end(reader);
 
@@ -547,7 +554,7 @@ the_first_that_is_kept(void **state)
 
     for (i = 1; i <= 3; i++) {
         reader = snapshot(store);
-        assert_int_equal(nango_reader_first(reader, &first, &failure), 0);
+        assert_int_equal(first_of(reader, &first), 0);
         assert_sequence(first, i);
         snapshot_end(reader);
 
@@ -587,7 +594,7 @@ a_key_that_is_no_sequence_is_an_error(void **state)
     put(store->log, store->events, nango_val("\0", 1), nango_val("x", 1));
 
     reader = snapshot(store);
-    assert_int_equal(nango_reader_first(reader, &first, &failure), -1);
+    assert_int_equal(first_of(reader, &first), -1);
     assert_int_equal(failure.code, NANGO_EDAMAGED);
     snapshot_end(reader);
 
@@ -638,7 +645,7 @@ a_disk_that_cannot_read_is_an_error(void **state)
         assert_sequence(position, 0);
 
         if (log) {
-            assert_int_equal(nango_reader_first(reader, &first, &failure), -1);
+            assert_int_equal(first_of(reader, &first), -1);
             assert_int_equal(failure.code, NANGO_EBROKEN);
         }
 
@@ -764,6 +771,16 @@ what_is_not_exposed_is_left_out(void **state)
                  "\"z\":2}}");
     assert_shown(S("{\"tags\":1}"), 0,
                  ",\"body_format\":\"json\",\"body\":{}}");
+
+    /* Also of what is no UTF-8. */
+
+    body = S("{\"connectionId\":\"c\",\"z\":\n\"\xff\"}");
+
+    assert_shown(body, NANGO_SHOW_LINES, ",\"body_format\":\"base64\","
+                 "\"body\":\"eyJ6Ijoi/yJ9\"}");
+    assert_shown(body, NANGO_SHOW_ID|NANGO_SHOW_TAGS,
+                 ",\"body_format\":\"base64\",\"body\":"
+                 "\"eyJjb25uZWN0aW9uSWQiOiJjIiwieiI6CiL/In0=\"}");
 }
 
 

@@ -4,6 +4,8 @@
 
 #include "store_deliver.h"
 
+#include "nango_events.h"
+
 
 #define RETAIN  (7 * 24 * HOUR)
 
@@ -223,6 +225,81 @@ what_is_owed_stays(void **state)
     assert_int_equal(more, 0);
     assert_sequence(prune(store, 10 * RETAIN), 8);
     assert_int_equal(left(store), 1);
+
+    owing_free(&o);
+    nango_store_close(store);
+}
+
+
+static uint64_t
+first(nango_store_t *store, const char *environment)
+{
+    uint64_t         sequence;
+    nango_reader_t  *reader;
+
+    reader = snapshot(store);
+    assert_int_equal(nango_reader_first(reader,
+                                        nango_str(environment,
+                                                  strlen(environment)),
+                                        &sequence, &failure), 0);
+    snapshot_end(reader);
+
+    return sequence;
+}
+
+
+/* Who reads an environment is told of what is gone between what is owed. */
+
+static void
+what_is_kept_begins_behind_what_was_pruned(void **state)
+{
+    owing_t             o = { 0 };
+    uint64_t            n;
+    int                 more;
+    nango_store_t      *store;
+    nango_subscriber_t  s;
+
+    store = store_open();
+    s = subscriber("prod", "app");
+    subscribe(store, &s);
+
+    put_n(store, "prod", 0, 5);
+    put_n(store, "other", 0, 3);
+    put(store, "prod", HOUR);
+    put(store, "other", HOUR);
+    fold(store);
+
+    assert_sequence(first(store, "prod"), 1);
+    assert_sequence(first(store, "none"), 1);
+
+    read_more(store, &s, &o, 5);
+    settle(&o, NANGO_SETTLED_DELIVERED, 0);
+    settle(&o, NANGO_SETTLED_DEAD, 0);
+    settle(&o, NANGO_SETTLED_DEAD, 0);
+    settle(&o, NANGO_SETTLED_DELIVERED, 0);
+    settle(&o, NANGO_SETTLED_DELIVERED, 0);
+    fold_settled(store, &s, 0, &o, 0);
+
+    assert_sequence(prune(store, RETAIN + 1), 6);
+    assert_int_equal(there(store, 2), 1);
+    assert_int_equal(there(store, 3), 1);
+
+    assert_sequence(first(store, "prod"), 6);
+    assert_sequence(first(store, "other"), 9);
+    assert_sequence(first(store, "none"), 2);
+
+    /* One that goes late takes nothing back. */
+
+    assert_ok(nango_delivery_redeliver(store, s.key, 2, 1, T0, &n, &more,
+                                       &failure));
+    due(store, &s, &o, T0, 1);
+    settle(&o, NANGO_SETTLED_DELIVERED, 0);
+    assert_int_equal(fold_settled(store, &s, 5, &o, 0), 0);
+
+    assert_sequence(prune(store, RETAIN + 1), 1);
+    assert_int_equal(there(store, 2), 0);
+    assert_sequence(first(store, "prod"), 6);
+    assert_sequence(first(store, "other"), 9);
 
     owing_free(&o);
     nango_store_close(store);
@@ -723,6 +800,7 @@ main(void)
     const struct CMUnitTest  tests[] = {
         store_unit(what_is_old_goes_but_for_the_newest),
         store_unit(what_is_owed_stays),
+        store_unit(what_is_kept_begins_behind_what_was_pruned),
         store_unit(a_subscriber_that_cannot_be_read_is_owed_all),
         store_unit(a_step_is_as_small_as_it_is_told),
         store_unit(what_cannot_be_read_is_as_old_as_the_next),
