@@ -873,3 +873,20 @@ GET /nothing
 --- request
 GET /nothing
 --- error_code: 404
+
+
+
+=== TEST 58: what proxy_pass makes of an address is no upstream
+--- http_config
+    nango_store nango_cache;
+    nango_environment prod {
+        webhook_signing_key data:k;
+        deliver app http://127.0.0.1:1/;
+    }
+--- config
+    location = /app { proxy_pass http://127.0.0.1:1; }
+--- no_error_log
+[warn]
+--- request
+GET /nothing
+--- error_code: 404

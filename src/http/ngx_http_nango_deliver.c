@@ -31,13 +31,14 @@
 
 typedef struct {
     ngx_nango_subscriber_t   *subscriber;
+    ngx_str_t                 value;        /* of the option */
     ngx_uint_t                https;
     ngx_uint_t                seen;         /* options, by their number */
 } ngx_http_nango_deliver_ctx_t;
 
 
 typedef char *(*ngx_http_nango_option_pt)(ngx_conf_t *cf,
-    ngx_http_nango_deliver_ctx_t *ctx, ngx_str_t *value, size_t offset);
+    ngx_http_nango_deliver_ctx_t *ctx, size_t offset);
 
 
 typedef struct {
@@ -56,22 +57,22 @@ static const char *ngx_http_nango_deliver_authority(u_char *p, u_char *last);
 static char *ngx_http_nango_deliver_option(ngx_conf_t *cf,
     ngx_http_nango_deliver_ctx_t *ctx, ngx_str_t *arg);
 static char *ngx_http_nango_deliver_types(ngx_conf_t *cf,
-    ngx_http_nango_deliver_ctx_t *ctx, ngx_str_t *value, size_t offset);
+    ngx_http_nango_deliver_ctx_t *ctx, size_t offset);
 static char *ngx_http_nango_deliver_msec(ngx_conf_t *cf,
-    ngx_http_nango_deliver_ctx_t *ctx, ngx_str_t *value, size_t offset);
+    ngx_http_nango_deliver_ctx_t *ctx, size_t offset);
 static char *ngx_http_nango_deliver_concurrency(ngx_conf_t *cf,
-    ngx_http_nango_deliver_ctx_t *ctx, ngx_str_t *value, size_t offset);
+    ngx_http_nango_deliver_ctx_t *ctx, size_t offset);
 static char *ngx_http_nango_deliver_max_age(ngx_conf_t *cf,
-    ngx_http_nango_deliver_ctx_t *ctx, ngx_str_t *value, size_t offset);
+    ngx_http_nango_deliver_ctx_t *ctx, size_t offset);
 static char *ngx_http_nango_deliver_flag(ngx_conf_t *cf,
-    ngx_http_nango_deliver_ctx_t *ctx, ngx_str_t *value, size_t offset);
+    ngx_http_nango_deliver_ctx_t *ctx, size_t offset);
 static char *ngx_http_nango_deliver_from(ngx_conf_t *cf,
-    ngx_http_nango_deliver_ctx_t *ctx, ngx_str_t *value, size_t offset);
+    ngx_http_nango_deliver_ctx_t *ctx, size_t offset);
 static char *ngx_http_nango_deliver_header(ngx_conf_t *cf,
-    ngx_http_nango_deliver_ctx_t *ctx, ngx_str_t *value, size_t offset);
+    ngx_http_nango_deliver_ctx_t *ctx, size_t offset);
 static const char *ngx_http_nango_deliver_header_name(ngx_str_t *name);
 static char *ngx_http_nango_deliver_certificate(ngx_conf_t *cf,
-    ngx_http_nango_deliver_ctx_t *ctx, ngx_str_t *value, size_t offset);
+    ngx_http_nango_deliver_ctx_t *ctx, size_t offset);
 static void ngx_http_nango_deliver_finish(ngx_conf_t *cf,
     ngx_http_nango_deliver_ctx_t *ctx);
 static ngx_uint_t ngx_http_nango_deliver_upstream(ngx_conf_t *cf,
@@ -439,7 +440,7 @@ ngx_http_nango_deliver_option(ngx_conf_t *cf,
     ngx_http_nango_deliver_ctx_t *ctx, ngx_str_t *arg)
 {
     u_char                   *p;
-    ngx_str_t                 name, value;
+    ngx_str_t                 name;
     ngx_uint_t                i;
     ngx_http_nango_option_t  *option;
 
@@ -455,8 +456,8 @@ ngx_http_nango_deliver_option(ngx_conf_t *cf,
     name.data = arg->data;
     name.len = p - arg->data;
 
-    value.data = p + 1;
-    value.len = arg->data + arg->len - value.data;
+    ctx->value.data = p + 1;
+    ctx->value.len = arg->data + arg->len - ctx->value.data;
 
     for (i = 0; ngx_http_nango_options[i].name.len; i++) {
         option = &ngx_http_nango_options[i];
@@ -475,7 +476,7 @@ ngx_http_nango_deliver_option(ngx_conf_t *cf,
 
         ctx->seen |= (ngx_uint_t) 1 << i;
 
-        return option->handler(cf, ctx, &value, option->offset);
+        return option->handler(cf, ctx, option->offset);
     }
 
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
@@ -487,15 +488,15 @@ ngx_http_nango_deliver_option(ngx_conf_t *cf,
 
 static char *
 ngx_http_nango_deliver_types(ngx_conf_t *cf, ngx_http_nango_deliver_ctx_t *ctx,
-    ngx_str_t *value, size_t offset)
+    size_t offset)
 {
     u_char      *p, *last, *comma;
     ngx_str_t    name;
     ngx_uint_t   i, types;
 
     types = 0;
-    p = value->data;
-    last = p + value->len;
+    p = ctx->value.data;
+    last = p + ctx->value.len;
 
     for ( ;; ) {
         comma = ngx_strlchr(p, last, ',');
@@ -555,11 +556,11 @@ ngx_http_nango_deliver_time(ngx_conf_t *cf, ngx_str_t *value)
 
 static char *
 ngx_http_nango_deliver_msec(ngx_conf_t *cf, ngx_http_nango_deliver_ctx_t *ctx,
-    ngx_str_t *value, size_t offset)
+    size_t offset)
 {
     ngx_int_t  msec;
 
-    msec = ngx_http_nango_deliver_time(cf, value);
+    msec = ngx_http_nango_deliver_time(cf, &ctx->value);
 
     if (msec == NGX_ERROR) {
         return NGX_CONF_ERROR;
@@ -573,11 +574,11 @@ ngx_http_nango_deliver_msec(ngx_conf_t *cf, ngx_http_nango_deliver_ctx_t *ctx,
 
 static char *
 ngx_http_nango_deliver_max_age(ngx_conf_t *cf,
-    ngx_http_nango_deliver_ctx_t *ctx, ngx_str_t *value, size_t offset)
+    ngx_http_nango_deliver_ctx_t *ctx, size_t offset)
 {
     ngx_int_t  msec;
 
-    msec = ngx_http_nango_deliver_time(cf, value);
+    msec = ngx_http_nango_deliver_time(cf, &ctx->value);
 
     if (msec == NGX_ERROR) {
         return NGX_CONF_ERROR;
@@ -591,17 +592,17 @@ ngx_http_nango_deliver_max_age(ngx_conf_t *cf,
 
 static char *
 ngx_http_nango_deliver_concurrency(ngx_conf_t *cf,
-    ngx_http_nango_deliver_ctx_t *ctx, ngx_str_t *value, size_t offset)
+    ngx_http_nango_deliver_ctx_t *ctx, size_t offset)
 {
     ngx_int_t  n;
 
-    n = ngx_atoi(value->data, value->len);
+    n = ngx_atoi(ctx->value.data, ctx->value.len);
 
     if (n == NGX_ERROR || n < 1 || n > NGX_HTTP_NANGO_DELIVER_CONCURRENCY_MAX)
     {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "invalid number \"%V\" of concurrent deliveries; "
-                           "1 to %d", value,
+                           "1 to %d", &ctx->value,
                            NGX_HTTP_NANGO_DELIVER_CONCURRENCY_MAX);
         return NGX_CONF_ERROR;
     }
@@ -614,22 +615,22 @@ ngx_http_nango_deliver_concurrency(ngx_conf_t *cf,
 
 static char *
 ngx_http_nango_deliver_flag(ngx_conf_t *cf, ngx_http_nango_deliver_ctx_t *ctx,
-    ngx_str_t *value, size_t offset)
+    size_t offset)
 {
     ngx_flag_t  *flag;
 
     flag = (ngx_flag_t *) ((u_char *) ctx->subscriber + offset);
 
-    if (ngx_strcmp(value->data, "on") == 0) {
+    if (ngx_strcmp(ctx->value.data, "on") == 0) {
         *flag = 1;
 
-    } else if (ngx_strcmp(value->data, "off") == 0) {
+    } else if (ngx_strcmp(ctx->value.data, "off") == 0) {
         *flag = 0;
 
     } else {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "invalid value \"%V\" in \"deliver\"; it must be "
-                           "\"on\" or \"off\"", value);
+                           "\"on\" or \"off\"", &ctx->value);
         return NGX_CONF_ERROR;
     }
 
@@ -639,22 +640,22 @@ ngx_http_nango_deliver_flag(ngx_conf_t *cf, ngx_http_nango_deliver_ctx_t *ctx,
 
 static char *
 ngx_http_nango_deliver_from(ngx_conf_t *cf, ngx_http_nango_deliver_ctx_t *ctx,
-    ngx_str_t *value, size_t offset)
+    size_t offset)
 {
     ngx_flag_t  *flag;
 
     flag = (ngx_flag_t *) ((u_char *) ctx->subscriber + offset);
 
-    if (ngx_strcmp(value->data, "start") == 0) {
+    if (ngx_strcmp(ctx->value.data, "start") == 0) {
         *flag = 1;
 
-    } else if (ngx_strcmp(value->data, "now") == 0) {
+    } else if (ngx_strcmp(ctx->value.data, "now") == 0) {
         *flag = 0;
 
     } else {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "invalid value \"%V\" in \"deliver\"; it must be "
-                           "\"from=start\" or \"from=now\"", value);
+                           "\"from=start\" or \"from=now\"", &ctx->value);
         return NGX_CONF_ERROR;
     }
 
@@ -664,17 +665,19 @@ ngx_http_nango_deliver_from(ngx_conf_t *cf, ngx_http_nango_deliver_ctx_t *ctx,
 
 static char *
 ngx_http_nango_deliver_header(ngx_conf_t *cf,
-    ngx_http_nango_deliver_ctx_t *ctx, ngx_str_t *value, size_t offset)
+    ngx_http_nango_deliver_ctx_t *ctx, size_t offset)
 {
     char                    *rv;
     u_char                  *p;
-    ngx_str_t                name, secret, *h, *v;
+    ngx_str_t               *value, name, secret, *h, *v;
     ngx_uint_t               i;
     const char              *wrong;
     ngx_array_t              values;
     ngx_nango_subscriber_t  *s;
 
     s = ctx->subscriber;
+
+    value = &ctx->value;
 
     p = ngx_strlchr(value->data, value->data + value->len, ':');
 
@@ -802,12 +805,12 @@ ngx_http_nango_deliver_header_name(ngx_str_t *name)
 
 static char *
 ngx_http_nango_deliver_certificate(ngx_conf_t *cf,
-    ngx_http_nango_deliver_ctx_t *ctx, ngx_str_t *value, size_t offset)
+    ngx_http_nango_deliver_ctx_t *ctx, size_t offset)
 {
     ngx_str_t  *path;
 
     path = (ngx_str_t *) ((u_char *) ctx->subscriber + offset);
-    *path = *value;
+    *path = ctx->value;
 
     return ngx_http_nango_conf_certificate(cf, path);
 }

@@ -36,6 +36,7 @@ static ngx_int_t ngx_http_nango_events_then(ngx_http_request_t *r,
     ngx_int_t rc, void *data);
 static ngx_int_t ngx_http_nango_events_page(ngx_http_nango_events_t *ev);
 static void ngx_http_nango_events_page_done(ngx_http_nango_events_t *ev);
+static ngx_uint_t ngx_http_nango_events_goes_on(ngx_http_nango_events_t *ev);
 static ngx_int_t ngx_http_nango_events_page_wait(ngx_http_nango_events_t *ev);
 static void ngx_http_nango_events_page_wake(ngx_nango_tail_t *tail);
 static void ngx_http_nango_events_page_timeout(ngx_event_t *event);
@@ -414,7 +415,6 @@ ngx_http_nango_events_look(ngx_http_request_t *r, nango_reader_t *reader,
     ngx_http_nango_events_t *ev = data;
 
     ev->applied = nango_reader_applied(reader);
-    ev->last = ngx_max(nango_reader_last(reader), ev->applied);
 
     return NGX_OK;
 }
@@ -583,30 +583,31 @@ ngx_http_nango_events_page_done(ngx_http_nango_events_t *ev)
     if (ev->rc != NGX_OK) {
         rc = ngx_http_nango_events_refuse(ev);
 
-    } else if (ev->n || ngx_exiting) {
+    } else if (ev->n || ngx_exiting || !ngx_http_nango_events_goes_on(ev)) {
         rc = ngx_http_nango_events_page_send(ev);
 
     } else if (ev->more) {
-
-        if (ev->waiting
-            || ngx_current_msec - ev->started < NGX_HTTP_NANGO_EVENTS_SEARCH)
-        {
-            rc = ngx_http_nango_events_page(ev);
-
-        } else {
-            rc = ngx_http_nango_events_page_send(ev);
-        }
-
-    } else if (ev->waiting) {
-        rc = ngx_http_nango_events_page_wait(ev);
+        rc = ngx_http_nango_events_page(ev);
 
     } else {
-        rc = ngx_http_nango_events_page_send(ev);
+        rc = ngx_http_nango_events_page_wait(ev);
     }
 
     if (rc != NGX_AGAIN) {
         ngx_http_nango_events_finish(ev, rc);
     }
+}
+
+
+/* Whether there is time left for a page that is empty so far. */
+
+static ngx_uint_t
+ngx_http_nango_events_goes_on(ngx_http_nango_events_t *ev)
+{
+    return ev->waiting
+           || (ev->more
+               && ngx_current_msec - ev->started
+                  < NGX_HTTP_NANGO_EVENTS_SEARCH);
 }
 
 

@@ -27,9 +27,7 @@ struct ngx_http_nango_events_s {
     ngx_event_t                timer;
     void                      *state;       /* a stream's */
 
-    /* Of the look. */
-    uint64_t                   applied;
-    uint64_t                   last;
+    uint64_t                   applied;     /* when it was asked */
 
     unsigned                   streaming:1;
     unsigned                   joined:1;    /* the tail */

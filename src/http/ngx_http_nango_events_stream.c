@@ -22,7 +22,11 @@
 
 #define NGX_HTTP_NANGO_STREAM_PING    15000
 
-/* ":\nid: LOG:SEQUENCE\nretry: 2000\n\n" */
+/* When clients come again, in ms: from there on, within so many more. */
+#define NGX_HTTP_NANGO_STREAM_RETRY   1000
+#define NGX_HTTP_NANGO_STREAM_SPREAD  2000
+
+/* ":\nid: LOG:SEQUENCE\nretry: 3000\n\n" */
 #define NGX_HTTP_NANGO_STREAM_LINE                                            \
     (2 * NANGO_STORE_ID_LEN + NGX_INT64_LEN + 32)
 
@@ -45,8 +49,9 @@ typedef struct {
 
 
 static ngx_int_t ngx_http_nango_stream_begin(ngx_http_nango_events_t *ev);
+static void ngx_http_nango_stream_first(ngx_http_nango_events_t *ev);
 static void ngx_http_nango_stream_line(ngx_http_nango_events_t *ev,
-    const char *fmt);
+    const char *fmt, ngx_uint_t retry);
 static void ngx_http_nango_stream_go(ngx_http_nango_events_t *ev);
 static ngx_int_t ngx_http_nango_stream_next(ngx_http_nango_events_t *ev);
 static ngx_int_t ngx_http_nango_stream_chunk(ngx_http_nango_events_t *ev);
@@ -167,10 +172,25 @@ ngx_http_nango_stream_begin(ngx_http_nango_events_t *ev)
 }
 
 
+/* Thousands that a reload has ended do not come again all at once. */
+
+static void
+ngx_http_nango_stream_first(ngx_http_nango_events_t *ev)
+{
+    ngx_uint_t  retry;
+
+    retry = NGX_HTTP_NANGO_STREAM_RETRY
+            + ngx_random() % NGX_HTTP_NANGO_STREAM_SPREAD;
+
+    ngx_http_nango_stream_line(ev, "id: %V:%uL\nretry: %ui\n\n", retry);
+}
+
+
 /* Where the client would go on if it knew nothing more. */
 
 static void
-ngx_http_nango_stream_line(ngx_http_nango_events_t *ev, const char *fmt)
+ngx_http_nango_stream_line(ngx_http_nango_events_t *ev, const char *fmt,
+    ngx_uint_t retry)
 {
     u_char                    id[2 * NANGO_STORE_ID_LEN], *last;
     uint64_t                  position;
@@ -186,7 +206,8 @@ ngx_http_nango_stream_line(ngx_http_nango_events_t *ev, const char *fmt)
 
     position = ngx_nango_tail_position(&ev->tail);
 
-    last = ngx_snprintf(s->line, sizeof(s->line), fmt, &hex, position);
+    last = ngx_snprintf(s->line, sizeof(s->line), fmt, &hex, position,
+                        retry);
 
     ngx_http_nango_stream_piece(ev, nango_str(s->line, last - s->line));
 }
@@ -382,7 +403,7 @@ ngx_http_nango_stream_read_done(ngx_http_nango_events_t *ev)
         r->write_event_handler = ngx_http_nango_stream_writer;
 
         ev->tail.position = ev->query.after;
-        ngx_http_nango_stream_line(ev, "id: %V:%uL\nretry: 2000\n\n");
+        ngx_http_nango_stream_first(ev);
     }
 
     if (ev->rc == NGX_ERROR) {
@@ -471,7 +492,7 @@ ngx_http_nango_stream_sent(ngx_http_nango_events_t *ev)
 
     ngx_http_nango_stream_release(ev);
 
-    return NGX_OK;
+    return ngx_handle_write_event(wev, 0);
 }
 
 
@@ -550,23 +571,21 @@ ngx_http_nango_stream_ping(ngx_event_t *event)
 
     if (!event->timedout) {
 
-        /* The beginning, now that the request is held. */
+        /* The beginning, posted, now that the request is held. */
 
         r->write_event_handler = ngx_http_nango_stream_writer;
 
-        ngx_http_nango_stream_line(ev, "id: %V:%uL\nretry: 2000\n\n");
+        ngx_http_nango_stream_first(ev);
         ngx_http_nango_stream_go(ev);
         return;
     }
-
-    event->timedout = 0;
 
     if (ev->working || s->sending) {
         ngx_add_timer(event, NGX_HTTP_NANGO_STREAM_PING);
         return;
     }
 
-    ngx_http_nango_stream_line(ev, ":\nid: %V:%uL\n\n");
+    ngx_http_nango_stream_line(ev, ":\nid: %V:%uL\n\n", 0);
     ngx_http_nango_stream_go(ev);
 }
 

@@ -53,7 +53,8 @@ ngx_http_nango_look_now(ngx_http_request_t *r, ngx_http_nango_look_t *look)
     ngx_int_t        rc;
     nango_reader_t  *reader;
 
-    reader = look->now ? ngx_nango_store_glance() : ngx_nango_store_snapshot();
+    reader = look->glance ? ngx_nango_store_glance()
+                          : ngx_nango_store_snapshot();
 
     if (reader == NULL) {
 

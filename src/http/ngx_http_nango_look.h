@@ -41,6 +41,7 @@ struct ngx_http_nango_look_s {
     uint64_t                 sequence;
 
     unsigned                 now:1;         /* whatever is in the state */
+    unsigned                 glance:1;      /* and nothing of the log */
     unsigned                 busy:1;        /* then() takes NGX_BUSY too */
 
     /* Private. */

@@ -406,6 +406,7 @@ ngx_http_nango_require_begin(ngx_http_request_t *r,
     rd->look.then = ngx_http_nango_require_then;
     rd->look.data = rd;
     rd->look.now = 1;
+    rd->look.glance = 1;
     rd->look.busy = 1;
 
     rc = ngx_http_nango_look(r, &rd->look);
@@ -494,7 +495,6 @@ ngx_http_nango_require_find(ngx_http_request_t *r, nango_reader_t *reader,
         }
 
         if (n && rq->refuse) {
-            rd->status = NANGO_STATUS_NONE;
             ok = NGX_ABORT;
             break;
         }

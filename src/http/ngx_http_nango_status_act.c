@@ -37,6 +37,8 @@ typedef struct {
     ngx_http_nango_act_e       action;
     uint64_t                   sequence;    /* 0: all */
     u_char                     key[NANGO_KEY_LEN];
+    nango_str_t                environment; /* as the store has them */
+    nango_str_t                name;
     unsigned                   gone:1;      /* nobody waits for an answer */
 } ngx_http_nango_act_t;
 
@@ -250,7 +252,20 @@ ngx_http_nango_act_look(ngx_http_request_t *r, nango_reader_t *reader,
         return ngx_http_nango_unreadable(r, &err);
     }
 
-    return rc ? NGX_OK : NGX_DECLINED;
+    if (rc == 0) {
+        return NGX_DECLINED;
+    }
+
+    act->environment = ledger.environment;
+    act->name = ledger.name;
+
+    if (ngx_http_nango_copy(r->pool, &act->environment) != NGX_OK
+        || ngx_http_nango_copy(r->pool, &act->name) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
 }
 
 
@@ -272,6 +287,10 @@ ngx_http_nango_act_then(ngx_http_request_t *r, ngx_int_t rc, void *data)
 
     if (rc == NGX_BUSY) {
         return ngx_http_nango_act_unavailable(r);
+    }
+
+    if (rc == NGX_ERROR) {
+        return NGX_ERROR;
     }
 
     tp = ngx_thread_pool_get((ngx_cycle_t *) ngx_cycle, &name);
@@ -405,7 +424,7 @@ ngx_http_nango_act_answer(ngx_http_request_t *r,
     ngx_http_nango_act_task_t *t)
 {
     u_char     *p;
-    ngx_str_t   body;
+    ngx_str_t   body, environment, name;
 
     /* The subscriber was there: so there was nothing to do it to. */
 
@@ -435,9 +454,15 @@ ngx_http_nango_act_answer(ngx_http_request_t *r,
         return ngx_http_nango_act_unavailable(r);
     }
 
+    environment.len = t->act->environment.len;
+    environment.data = (u_char *) t->act->environment.data;
+    name.len = t->act->name.len;
+    name.data = (u_char *) t->act->name.data;
+
     ngx_log_error(NGX_LOG_NOTICE, r->connection->log, 0,
-                  "nango: %s of %uL for a subscriber",
-                  ngx_http_nango_acts[t->action], t->count);
+                  "nango: %s of subscriber \"%V\" of environment \"%V\": %uL",
+                  ngx_http_nango_acts[t->action], &name, &environment,
+                  t->count);
 
     body.data = ngx_pnalloc(r->pool, sizeof("{\"success\":true,\"count\":,"
                                             "\"more\":false}")

@@ -13,7 +13,7 @@
     help)                                                                    \
     { section, name, NGX_HTTP_NANGO_FACT_COUNT,                              \
       offsetof(ngx_http_nango_status_t, counters)                            \
-      + counter * sizeof(uint64_t), 0, metric, label, "counter", help }
+      + (counter) * sizeof(uint64_t), 0, metric, label, "counter", help }
 
 #define ngx_http_nango_gauge_fact(section, name, kind, field, store, metric, \
     label, help)                                                             \

@@ -119,12 +119,12 @@ ngx_http_nango_status_object(ngx_http_nango_status_t *st)
 
     json = json_pack("{s:s}", "version", NGX_NANGO_VERSION);
     section = json;
-    name = NULL;
+    name = "";
     rc = (json == NULL) ? NGX_ERROR : NGX_OK;
 
     for (fact = ngx_http_nango_facts; rc == NGX_OK && fact->name; fact++) {
 
-        if (fact->section && (name == NULL || strcmp(fact->section, name))) {
+        if (fact->section && strcmp(fact->section, name) != 0) {
             name = fact->section;
             section = (st->store || strcmp(name, "store") != 0)
                       ? json_object() : json_null();

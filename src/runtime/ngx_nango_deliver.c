@@ -110,7 +110,8 @@ static ngx_nango_deliver_t  *ngx_nango_delivers;
 static ngx_uint_t            ngx_nango_ndelivers;
 static ngx_connection_t     *ngx_nango_deliver_wake;
 static ngx_event_t           ngx_nango_deliver_leave;
-static ngx_msec_t            ngx_nango_deliver_leaving;
+static ngx_uint_t            ngx_nango_deliver_leaves;
+static ngx_msec_t            ngx_nango_deliver_leaving;     /* since */
 static ngx_connection_t      ngx_nango_deliver_dummy;
 
 
@@ -130,6 +131,8 @@ ngx_nango_deliver_init(ngx_cycle_t *cycle,
         return NGX_ERROR;
     }
 
+    ngx_nango_ndelivers = 0;
+
     ngx_nango_delivers = ngx_calloc(n * sizeof(ngx_nango_deliver_t),
                                     cycle->log);
     if (ngx_nango_delivers == NULL) {
@@ -137,7 +140,7 @@ ngx_nango_deliver_init(ngx_cycle_t *cycle,
     }
 
     ngx_nango_deliver_dummy.fd = (ngx_socket_t) -1;
-    ngx_nango_deliver_leaving = 0;
+    ngx_nango_deliver_leaves = 0;
 
     for (i = 0; i < n; i++) {
         dl = &ngx_nango_delivers[i];
@@ -348,7 +351,12 @@ ngx_nango_deliver_begin(ngx_nango_deliver_t *dl, ngx_nango_message_t *m)
     nango_queue_reset(dl->queue, m->position);
     nango_queue_park(dl->queue, dl->parked);
 
-    ngx_nango_delivery_in_flight(dl->subscriber->key, dl->nflight);
+    dl->down_since = 0;
+
+    if (dl->active) {
+        ngx_nango_delivery_in_flight(dl->subscriber->key, dl->nflight);
+        ngx_nango_delivery_down(dl->subscriber->key, 0);
+    }
 
     if (dl->timer.timer_set) {
         ngx_del_timer(&dl->timer);
@@ -1102,8 +1110,9 @@ ngx_nango_deliver_leave_handler(ngx_event_t *ev)
         return;
     }
 
-    if (ngx_nango_deliver_leaving == 0) {
-        ngx_nango_deliver_leaving = ngx_current_msec | 1;
+    if (!ngx_nango_deliver_leaves) {
+        ngx_nango_deliver_leaves = 1;
+        ngx_nango_deliver_leaving = ngx_current_msec;
 
         for (i = 0; i < ngx_nango_ndelivers; i++) {
             nango_queue_stop(ngx_nango_delivers[i].queue);

@@ -48,6 +48,20 @@
 /* us: what deliveries came to is committed so long after the last commit. */
 #define NGX_NANGO_SETTLE        (20 * 1000)
 
+/*
+ * Pruning: so many events at a time, since webhooks wait for it; of the log's
+ * size, what makes it urgent; us between looks, where there was more, where
+ * there was not, and where much is owed at the log's old end.
+ */
+#define NGX_NANGO_PRUNE         2048
+#define NGX_NANGO_PRUNE_FULL    90
+#define NGX_NANGO_PRUNE_MORE    (10 * 1000)
+#define NGX_NANGO_PRUNE_IDLE    (1000 * 1000)
+#define NGX_NANGO_PRUNE_OWED    (60 * 1000 * 1000)
+
+/* Looks sooner when such a part of the log's size has come. */
+#define NGX_NANGO_PRUNE_PART    64
+
 /* us: so long others may lead instead. */
 #define NGX_NANGO_YIELD         (1000 * 1000)
 
@@ -73,6 +87,12 @@ typedef struct {
     uint64_t              settle;       /* not before */
     uint64_t              yield;        /* until */
     uint64_t              begin;        /* not before */
+    uint64_t              prune;        /* not before */
+    uint64_t              prune_from;
+    uint64_t              pruned;       /* in this pass */
+    uint64_t              gained;       /* bytes since the last look */
+    ngx_uint_t            prune_calls;
+    ngx_uint_t            early;
     ngx_uint_t            left;
     ngx_uint_t            leads;
     ngx_nango_trouble_t   trouble;
@@ -90,6 +110,7 @@ static ngx_uint_t ngx_nango_leader_settles(ngx_nango_leader_t *l, int *ms);
 static nango_rc_e ngx_nango_leader_fold(ngx_nango_leader_t *l,
     nango_folded_t *folded);
 static nango_rc_e ngx_nango_leader_housekeeping(ngx_nango_leader_t *l);
+static nango_rc_e ngx_nango_leader_prune(ngx_nango_leader_t *l, int *ms);
 static void ngx_nango_leader_error(ngx_nango_leader_t *l, nango_error_t *err);
 
 
@@ -220,7 +241,8 @@ ngx_nango_leader_cycle(void *data)
         /* A subscriber that is new gets what is folded from now on. */
 
         if (ngx_nango_leader_deliver(l, &wait) == NANGO_EWRECKED
-            || ngx_nango_leader_housekeeping(l) == NANGO_EWRECKED)
+            || ngx_nango_leader_housekeeping(l) == NANGO_EWRECKED
+            || ngx_nango_leader_prune(l, &wait) == NANGO_EWRECKED)
         {
             ngx_nango_leader_replace(l);
             return NULL;
@@ -284,6 +306,10 @@ ngx_nango_leader_cycle(void *data)
         while (ngx_nango_ticks() < gather && !ngx_nango_fold_wanted()) {
 
             rc = ngx_nango_leader_deliver(l, &wait);
+
+            if (rc == NANGO_OK) {
+                rc = ngx_nango_leader_prune(l, &wait);
+            }
 
             if (rc == NANGO_EWRECKED) {
                 ngx_nango_leader_replace(l);
@@ -585,6 +611,8 @@ ngx_nango_leader_fold(ngx_nango_leader_t *l, nango_folded_t *folded)
                       folded->not_understood, folded->applied);
     }
 
+    l->gained += folded->bytes;
+
     ngx_nango_set_applied_hint(folded->applied);
 
     ngx_nango_courier_committed(l->store, folded->events, folded->applied);
@@ -617,6 +645,83 @@ ngx_nango_leader_housekeeping(ngx_nango_leader_t *l)
     /* Drops old tombstones and changes also when no event comes. */
 
     return ngx_nango_leader_fold(l, &folded);
+}
+
+
+/* A step of it, if it is time for one.  *ms: when for the next. */
+
+static nango_rc_e
+ngx_nango_leader_prune(ngx_nango_leader_t *l, int *ms)
+{
+    int                     left;
+    uint64_t                now, pause;
+    nango_rc_e              rc;
+    nango_error_t           err;
+    nango_pruned_t          pruned;
+    nango_prune_options_t   options;
+
+    now = ngx_nango_ticks();
+
+    if (now >= l->prune
+        || l->gained > nango_store_size(l->store) / NGX_NANGO_PRUNE_PART)
+    {
+        l->gained = 0;
+
+        options.now_ms = ngx_nango_now();
+        options.retain_ms = (uint64_t) l->retain * 1000;
+        options.full_percent = NGX_NANGO_PRUNE_FULL;
+        options.max_events = NGX_NANGO_PRUNE;
+
+        rc = nango_log_prune(l->store, &options, &l->prune_from, &pruned,
+                             &err);
+
+        if (rc != NANGO_OK) {
+            l->prune = ngx_nango_ticks() + NGX_NANGO_PRUNE_IDLE;
+
+            ngx_nango_leader_error(l, &err);
+
+            if (rc != NANGO_EWRECKED && nango_store_needs_recovery(l->store)) {
+                (void) nango_store_recover(l->store, &err);
+            }
+
+            return rc;
+        }
+
+        if (pruned.early && !l->early) {
+            ngx_log_error(NGX_LOG_WARN, l->log, 0,
+                          "nango: the log is nearly full; events are pruned "
+                          "that are younger than \"retain\" and owed to "
+                          "nobody");
+        }
+
+        l->early = (pruned.early != 0);
+        l->pruned += pruned.pruned;
+        l->prune_calls++;
+
+        if (pruned.more) {
+            pause = ngx_nango_ticks() - now;
+            pause = ngx_max(pause, NGX_NANGO_PRUNE_MORE);
+
+        } else {
+            pause = (l->prune_calls > 1 && l->pruned == 0)
+                    ? NGX_NANGO_PRUNE_OWED : NGX_NANGO_PRUNE_IDLE;
+
+            l->prune_from = 0;
+            l->prune_calls = 0;
+            l->pruned = 0;
+        }
+
+        now = ngx_nango_ticks();
+        l->prune = now + pause;
+    }
+
+    left = (int) ((l->prune - now) / 1000) + 1;
+
+    if (*ms == -1 || left < *ms) {
+        *ms = left;
+    }
+
+    return NANGO_OK;
 }
 
 

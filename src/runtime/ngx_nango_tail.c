@@ -365,8 +365,9 @@ ngx_nango_tail_ready(ngx_nango_tail_t *tail)
 static void
 ngx_nango_tail_all(void)
 {
-    ngx_uint_t    i;
-    ngx_queue_t  *q, *bucket;
+    ngx_uint_t         i;
+    ngx_queue_t       *q, *bucket;
+    ngx_nango_tail_t  *tail;
 
     for (i = 0; i < NGX_NANGO_TAIL_BUCKETS; i++) {
         bucket = &ngx_nango_tails[i];
@@ -375,7 +376,10 @@ ngx_nango_tail_all(void)
              q != ngx_queue_sentinel(bucket);
              q = ngx_queue_next(q))
         {
-            ngx_nango_tail_ready(ngx_queue_data(q, ngx_nango_tail_t, queue));
+            tail = ngx_queue_data(q, ngx_nango_tail_t, queue);
+
+            tail->position = ngx_nango_tail_position(tail);
+            ngx_nango_tail_ready(tail);
         }
     }
 }

@@ -28,7 +28,7 @@ typedef struct {
     const unsigned char       *key;         /* NULL: it names none */
 } nango_logged_t;
 
-/* What is wanted.  Tag names in lower case; strings live until the call ends. */
+/* What is wanted.  Tag names in lower case. */
 typedef struct {
     nango_str_t                environment; /* absent: any */
     nango_str_t                type;        /* absent: any */

@@ -53,10 +53,12 @@ typedef struct {
     MDB_txn              *txn;          /* the state's */
     MDB_txn              *log;
     uint64_t              first;        /* sequence in the log, 0: none */
+    uint64_t              applied;      /* with this batch */
 
     nango_names_t         names;
     nango_fold_stored_t   stored[NANGO_FOLD_STORED];
     size_t                nstored;
+    int                   recounted;
 
     uint64_t              counts[NANGO_COUNT_N];
     size_t                writes;
@@ -65,6 +67,7 @@ typedef struct {
     nango_connection_t    after;
     unsigned char         keys_before[NANGO_EVENT_TAGS_MAX][NANGO_KEY_LEN];
     unsigned char         keys_after[NANGO_EVENT_TAGS_MAX][NANGO_KEY_LEN];
+    uint32_t              mark;         /* of the integration */
 
     unsigned char        *buf;          /* the connection's record */
     size_t                len;
@@ -84,6 +87,8 @@ static nango_rc_e nango_fold_log(nango_fold_t *f,
 static int nango_fold_settle(nango_fold_t *f,
     const nango_fold_options_t *options, uint64_t applied, int *settled);
 static int nango_fold_first(nango_fold_t *f, MDB_cursor *cursor);
+static int nango_fold_recount(nango_fold_t *f, MDB_cursor *cursor,
+    uint64_t applied);
 static int nango_fold_stored(nango_fold_t *f, nango_str_t environment);
 static int nango_fold_stored_end(nango_fold_t *f);
 static int nango_fold_event(nango_fold_t *f, uint64_t sequence,
@@ -102,6 +107,7 @@ static int nango_fold_owner(nango_fold_t *f,
 static int nango_fold_has(unsigned char keys[][NANGO_KEY_LEN], size_t n,
     const unsigned char key[NANGO_KEY_LEN]);
 static int nango_fold_history(nango_fold_t *f, uint64_t sequence);
+static int nango_fold_remember(nango_fold_t *f, uint64_t sequence);
 static int nango_fold_retagged(const nango_fold_t *f);
 static int nango_fold_change(nango_fold_t *f, uint64_t sequence);
 static int nango_fold_status(nango_fold_t *f, uint64_t sequence,
@@ -139,6 +145,7 @@ nango_fold(nango_store_t *store, const nango_fold_options_t *options,
     f->history = NULL;
     f->subscribed = NULL;
     f->nstored = 0;
+    f->recounted = 0;
 
     memset(&f->names, 0, sizeof(nango_names_t));
 
@@ -207,9 +214,12 @@ nango_fold_batch(nango_fold_t *f, const nango_fold_options_t *options,
 
     if (code == NANGO_OK) {
         code = nango_fold_log(f, options, folded, err);
+        settled |= f->recounted;
     }
 
     if (code == NANGO_OK) {
+        f->applied = folded->applied;
+
         rc = nango_fold_drop_changes(f, &dropped);
 
         if (rc == 0) {
@@ -302,6 +312,10 @@ nango_fold_log(nango_fold_t *f, const nango_fold_options_t *options,
 
     rc = nango_fold_first(f, cursor);
 
+    if (rc == 0 && f->first != 0 && f->first <= folded->applied) {
+        rc = nango_fold_recount(f, cursor, folded->applied);
+    }
+
     if (rc == 0) {
         rc = mdb_cursor_get(cursor, &key, &val, MDB_SET_RANGE);
     }
@@ -340,6 +354,7 @@ nango_fold_log(nango_fold_t *f, const nango_fold_options_t *options,
         folded->events++;
         folded->applied = sequence;
         bytes += val.mv_size;
+        folded->bytes = bytes;
 
         rc = mdb_cursor_get(cursor, &key, &val, MDB_NEXT);
     }
@@ -379,6 +394,47 @@ nango_fold_first(nango_fold_t *f, MDB_cursor *cursor)
 
     if (rc == 0 && key.mv_size == NANGO_SEQUENCE_LEN) {
         f->first = nango_get_be64(key.mv_data);
+    }
+
+    return (rc == MDB_NOTFOUND) ? 0 : rc;
+}
+
+
+/*
+ * A state from before environments were counted: what of it the log still has.
+ */
+
+static int
+nango_fold_recount(nango_fold_t *f, MDB_cursor *cursor, uint64_t applied)
+{
+    int              rc;
+    MDB_val          key, val;
+    MDB_stat         stat;
+    nango_record_t   rec;
+
+    rc = mdb_stat(f->txn, f->store->environments, &stat);
+
+    if (rc != 0 || stat.ms_entries != 0) {
+        return rc;
+    }
+
+    rc = mdb_cursor_get(cursor, &key, &val, MDB_FIRST);
+
+    while (rc == 0 && key.mv_size == NANGO_SEQUENCE_LEN
+           && nango_get_be64(key.mv_data) <= applied)
+    {
+        if (nango_record_decode(&rec, nango_str(val.mv_data, val.mv_size))
+            == 0)
+        {
+            f->recounted = 1;
+
+            rc = nango_fold_stored(f, rec.environment);
+            if (rc != 0) {
+                return rc;
+            }
+        }
+
+        rc = mdb_cursor_get(cursor, &key, &val, MDB_NEXT);
     }
 
     return (rc == MDB_NOTFOUND) ? 0 : rc;
@@ -624,6 +680,10 @@ nango_fold_connection(nango_fold_t *f, uint64_t sequence,
 
     rc = nango_fold_encode(f);
 
+    /* The first write moves what the strings point to. */
+
+    f->mark = nango_integration_mark(f->after.integration);
+
     if (effect == NANGO_EFFECT_REPEAT) {
         return (rc == 0) ? nango_fold_put(f) : rc;
     }
@@ -860,8 +920,7 @@ nango_fold_owner(nango_fold_t *f, const unsigned char owner[NANGO_KEY_LEN],
     }
 
     memcpy(value, f->after.key, NANGO_KEY_LEN);
-    nango_put_le(value + NANGO_KEY_LEN,
-                 nango_integration_mark(f->after.integration), 4);
+    nango_put_le(value + NANGO_KEY_LEN, f->mark, 4);
 
     val = nango_val(value, NANGO_OWNERS_VALUE_LEN);
 
@@ -895,13 +954,20 @@ nango_fold_has(unsigned char keys[][NANGO_KEY_LEN], size_t n,
 static int
 nango_fold_history(nango_fold_t *f, uint64_t sequence)
 {
-    size_t         len;
-    MDB_val        key, val;
-    unsigned char  buf[NANGO_HISTORY_KEY_LEN];
-
     if (f->before.status == NANGO_STATUS_NONE || !nango_fold_retagged(f)) {
         return 0;
     }
+
+    return nango_fold_remember(f, sequence);
+}
+
+
+static int
+nango_fold_remember(nango_fold_t *f, uint64_t sequence)
+{
+    size_t         len;
+    MDB_val        key, val;
+    unsigned char  buf[NANGO_HISTORY_KEY_LEN];
 
     f->writes++;
 
@@ -1219,6 +1285,15 @@ nango_fold_drop_tombstone(nango_fold_t *f, uint64_t sequence,
     }
 
     f->counts[NANGO_COUNT_TOMBSTONES]--;
+
+    /* As if the next event changed it: for those that the log still has. */
+
+    if (f->first != 0 && f->first <= sequence) {
+        rc = nango_fold_remember(f, f->applied + 1);
+        if (rc != 0) {
+            return rc;
+        }
+    }
 
     return mdb_del(f->txn, f->store->connections, &key, NULL);
 }

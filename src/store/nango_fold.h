@@ -42,6 +42,7 @@ typedef struct {
     uint64_t              from;         /* first sequence of the batch */
     uint64_t              applied;      /* the state's last, after it */
     uint64_t              events;       /* in this batch */
+    uint64_t              bytes;        /* of their records */
     uint64_t              not_understood;
     uint64_t              gap;          /* sequences missing, holes too */
     int                   more;         /* the log holds more */
@@ -56,11 +57,13 @@ typedef struct {
 
 
 /*
- * Folds one batch and commits it.  NANGO_OK with events == 0 if there is
- * nothing to do (then nothing is written, except that old changes and
- * tombstones are dropped, at most 1024 of each in a call).  On an error
- * nothing of the batch is applied.  Waits for the disk and for LMDB's writer
- * lock of the state: never on an event loop.
+ * Folds one batch and commits it, settlements first.  NANGO_OK with events == 0
+ * if there is nothing to fold (then nothing is written, except what is settled,
+ * and that old changes, tombstones and history are dropped, at most 1024 of
+ * each in a call).  On an error nothing of the batch is applied, settlements
+ * included, unless it came of the commit: then who settles them again is told
+ * that they are stale.  Waits for the disk and for LMDB's writer lock of the
+ * state: never on an event loop.
  */
 nango_rc_e nango_fold(nango_store_t *store, const nango_fold_options_t *options,
     nango_folded_t *folded, nango_error_t *err);

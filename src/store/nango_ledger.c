@@ -278,6 +278,12 @@ nango_stored_all(nango_reading_t *r, MDB_cursor *cursor)
                                     &stored.name, &stored.stored)
                 == 0)
             {
+                /* See nango_stored_add(). */
+
+                if (stored.stored < stored.pruned) {
+                    stored.stored = stored.pruned;
+                }
+
                 r->stored(r->data, &stored);
             }
         }

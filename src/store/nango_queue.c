@@ -249,6 +249,10 @@ nango_queue_reset(nango_queue_t *q, uint64_t cursor)
     nango_queue_clear(q);
 
     q->cursor = cursor;
+    q->paused = 0;
+    q->probe = 0;
+    q->down_since = 0;
+    q->failures = 0;
     q->park = 0;
     q->failed = 0;
 }
@@ -1237,7 +1241,7 @@ nango_lane_hash(const unsigned char *key, size_t size)
 {
     uint32_t  n;
 
-    memcpy(&n, key + NANGO_KEY_LEN - 4, 4);
+    memcpy(&n, &key[NANGO_KEY_LEN - 4], 4);
 
     return (size_t) ((n * 2654435761u) >> 7) & (size - 1);
 }

@@ -67,8 +67,9 @@ nango_queue_t *nango_queue_create(size_t concurrency, uint64_t max_age_ms);
 void nango_queue_free(nango_queue_t *q);    /* nothing may be in flight */
 
 /*
- * Forgets everything and begins behind cursor.  What is in flight stays its
- * sender's, who gives it back with nango_queue_done(), to no effect.
+ * Forgets everything but whether it is parked, and begins behind cursor.  What
+ * is in flight stays its sender's, who gives it back with nango_queue_done(),
+ * to no effect.
  */
 void nango_queue_reset(nango_queue_t *q, uint64_t cursor);
 

@@ -1585,6 +1585,13 @@ nango_store_id(const nango_store_t *store)
 }
 
 
+uint64_t
+nango_store_size(const nango_store_t *store)
+{
+    return store->size;
+}
+
+
 const char *
 nango_store_path(const nango_store_t *store)
 {

@@ -127,6 +127,7 @@ nango_rc_e nango_store_look_after(nango_store_t *store, nango_error_t *err);
 /* Bytes that belong to the store, valid until it is closed. */
 const unsigned char *nango_store_id(const nango_store_t *store);
 const char *nango_store_path(const nango_store_t *store);
+uint64_t nango_store_size(const nango_store_t *store);
 
 /*
  * LMDB's number of the last transaction: changes with each commit of any

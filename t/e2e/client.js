@@ -171,4 +171,19 @@ async function once(port, method, url, headers, body) {
 }
 
 
-module.exports = { Client, hmac, once };
+/* A client of each of two workers, which location /worker tells apart. */
+async function ofWorkers(t, port) {
+    const found = new Map();
+
+    while (found.size < 2) {
+        const client = new Client(port);
+
+        t.after(() => client.close());
+        found.set((await client.request('GET', '/worker')).text, client);
+    }
+
+    return [...found.values()];
+}
+
+
+module.exports = { Client, hmac, ofWorkers, once };

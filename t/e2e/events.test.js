@@ -240,7 +240,7 @@ test('a stream has what comes after its beginning, whole and in order',
     const log = (await get(nginx, '/all')).json.log;
 
     assert.strictEqual(mine.id, `${log}:1`);
-    assert.strictEqual(mine.retry, 2000);
+    assert.ok(mine.retry >= 1000 && mine.retry < 3000);
     assert.strictEqual(mine.fields['content-type'],
                        'text/event-stream; charset=utf-8');
     assert.strictEqual(mine.fields['cache-control'], 'no-store');
@@ -253,9 +253,10 @@ test('a stream has what comes after its beginning, whole and in order',
 
     await webhook(nginx, body);
     await webhook(nginx, 'null');
-    await until('events', () => all.events.length === 2
-                && mine.events.length && sync.events.length
-                && hidden.events.length);
+    await webhook(nginx, forward('c1', 4));
+    await until('events', () => all.events.length === 3
+                && mine.events.length === 2 && sync.events.length
+                && hidden.events.length === 2);
 
     const page = (await get(nginx, '/events?after=1', user(1))).json;
 
@@ -264,13 +265,14 @@ test('a stream has what comes after its beginning, whole and in order',
     });
     assert.strictEqual(page.events[0].connection_id, 'c1');
     assert.deepStrictEqual(page.events[0].body, JSON.parse(body));
-    assert.deepStrictEqual(mine.sequences(), [2]);
+    assert.deepStrictEqual(mine.sequences(), [2, 4]);
     assert.deepStrictEqual(sync.sequences(), [2]);
-    assert.deepStrictEqual(all.sequences(), [2, 3]);
+    assert.deepStrictEqual(all.sequences(), [2, 3, 4]);
     assert.deepStrictEqual(all.events.map((one) => one.event),
-                           ['sync', 'other']);
-    assert.deepStrictEqual(all.events.map((one) => one.data.owner),
-                           [{ end_user_id: 'u1', organization_id: 'o' }, {}]);
+                           ['sync', 'other', 'forward']);
+    assert.deepStrictEqual(all.events.slice(0, 2).map(
+        (one) => one.data.owner),
+    [{ end_user_id: 'u1', organization_id: 'o' }, {}]);
 
     const seen = hidden.events[0].data;
 
@@ -406,7 +408,7 @@ test('each event once and in order, through cuts and reloads', async (t) => {
     });
     all.forEach((one) => {
         assert.deepStrictEqual(one.sequences(), every);
-        assert.ok(one.statuses.length > 4);
+        assert.ok(one.statuses.length > 2);
     });
 
     assert.deepStrictEqual(nginx.lines('alert', 'crit', 'emerg'), []);

@@ -10,7 +10,7 @@ const nodeTest = require('node:test');
 
 const sim = require('../sim/helper');
 const { API_KEY } = require('../sim/nango');
-const { Client } = require('./client');
+const { Client, ofWorkers } = require('./client');
 const { create, until } = require('./nginx');
 
 const KEY = 'signing-key-of-prod';
@@ -65,21 +65,6 @@ async function running(t, more) {
 }
 
 
-/* A client of each worker. */
-async function clients(t, nginx) {
-    const found = new Map();
-
-    while (found.size < 2) {
-        const client = new Client(nginx.port);
-
-        t.after(() => client.close());
-        found.set((await client.request('GET', '/worker')).text, client);
-    }
-
-    return [...found.values()];
-}
-
-
 async function codes(all, ...names) {
     const answers = [];
 
@@ -102,7 +87,7 @@ async function calls(nango, path) {
 test('a limit stops an account: all workers, environments, and the leader',
      async (t) => {
     const { nango, nginx } = await running(t, 'reconcile 1s;');
-    const [one, two] = await clients(t, nginx);
+    const [one, two] = await ofWorkers(t, nginx.port);
 
     await until('a comparison', () => calls(nango, '/connections'), 20000);
     await nango.control('POST', 'faults', { faults: [{
@@ -124,8 +109,9 @@ test('a limit stops an account: all workers, environments, and the leader',
     nginx.kill(nginx.master, 'SIGHUP');
     await until('new workers', () => !old.some((pid) => nginx.alive(pid)),
                 20000);
-    assert.deepStrictEqual(await codes(await clients(t, nginx), 'a', 'b', 'c'),
-                           [429, 429, 200, 429, 429, 200]);
+    assert.deepStrictEqual(
+        await codes(await ofWorkers(t, nginx.port), 'a', 'b', 'c'),
+        [429, 429, 200, 429, 429, 200]);
 
     await until('more comparisons', async () =>
         await calls(nango, '/connections') >= compared + 3, 20000);
@@ -146,7 +132,7 @@ test('a limit stops an account: all workers, environments, and the leader',
 test('one request at a time looks whether a dead Nango is back', async (t) => {
     const { nango, nginx } = await running(t,
                                            'reconcile off; api_timeout 500ms;');
-    const all = await clients(t, nginx);
+    const all = await ofWorkers(t, nginx.port);
 
     await nango.control('POST', 'faults', { faults: [{ hang: true }] });
 

@@ -57,19 +57,27 @@ function stat(pid) {
 }
 
 
+/*
+ * Below those that the kernel gives to clients: of these one may be taken while
+ * an nginx that was killed is started again.
+ */
 async function freePort() {
-    const server = net.createServer();
+    for (;;) {
+        const port = 10240 + Math.floor(Math.random() * 22000);
+        const server = net.createServer();
 
-    await new Promise((resolve, reject) => {
-        server.once('error', reject);
-        server.listen(0, '127.0.0.1', resolve);
-    });
+        const free = await new Promise((resolve, reject) => {
+            server.once('error', (err) => (err.code === 'EADDRINUSE'
+                ? resolve(false) : reject(err)));
+            server.listen(port, '127.0.0.1', () => resolve(true));
+        });
 
-    const { port } = server.address();
+        if (free) {
+            await new Promise((resolve) => { server.close(resolve); });
 
-    await new Promise((resolve) => { server.close(resolve); });
-
-    return port;
+            return port;
+        }
+    }
 }
 
 

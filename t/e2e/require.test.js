@@ -309,9 +309,16 @@ test('another worker takes over from one that was killed', async (t) => {
 
     /* Connections of both workers, so that one of them fetches. */
 
-    const clients = Array.from({ length: 40 }, () => new Client(nginx.port));
-    const pids = await Promise.all(clients.map(async (client) =>
-        Number((await client.request('GET', '/pid', {})).text)));
+    const clients = [];
+    const pids = [];
+
+    while (clients.length < 40 || new Set(pids).size < 2) {
+        const client = new Client(nginx.port);
+
+        clients.push(client);
+        pids.push(Number((await client.request('GET', '/pid', {})).text));
+    }
+
     const first = pids[0];
     const begun = clients[0].request('GET', '/secret', ME).catch(() => {});
 
@@ -326,7 +333,6 @@ test('another worker takes over from one that was killed', async (t) => {
 
     const answers = await Promise.all(others);
 
-    assert.ok(answers.length > 0, 'a worker had all connections');
     assert.ok(answers.every((answer) => answer.status === 200));
     assert.strictEqual(await calls(nango), 2);
     clients.forEach((client) => client.close());

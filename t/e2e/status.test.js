@@ -313,8 +313,12 @@ test('a webhook whose sender has left counts', { timeout: 30000 },
 
 test('a log that is full, and made larger', { timeout: 60000 }, async (t) => {
     const nginx = await start(t, { http: '' });
-    const http = nginx.options.http;
     let refused = 0;
+
+    /* What nobody is owed would be pruned. */
+
+    const http = nginx.options.http.replace(/nango_environment \w+ \{/,
+        (line) => `${line} deliver away http://127.0.0.1:1/;`);
 
     nginx.configure({ http: http.replace('@STORE@;', '@STORE@ size=16m;') });
     await nginx.stop();
@@ -416,6 +420,8 @@ test('dead events are listed, delivered again, and forgotten',
     /* One that is no longer configured: told once, by one worker. */
 
     await until('the line', () => told(nginx).length > 0);
+    await sleep(1500);
+    assert.strictEqual(told(nginx).length, 1);
 
     let found = await gone(nginx);
 
@@ -499,6 +505,15 @@ test('dead events are listed, delivered again, and forgotten',
 
     assert.strictEqual(again.status, 404);
 
+    assert.deepStrictEqual(nginx.lines('notice')
+        .map((line) => /nango: (\w+ of subscriber .*?), client/.exec(line))
+        .filter((found) => found).map((found) => found[1]),
+        ['redeliver of subscriber "gone" of environment "prod": 1',
+         'redeliver of subscriber "gone" of environment "prod": 11',
+         'redeliver of subscriber "gone" of environment "prod": 0',
+         `forget of subscriber "gone" of environment "prod": ${
+             forgot.json.count}`]);
+
     await sleep(1000);
     assert.strictEqual(told(nginx).length, 2);
     assert.deepStrictEqual(nginx.lines('emerg', 'alert', 'crit', 'error'), []);
@@ -561,6 +576,33 @@ test('an act that waits for the disk holds up nobody, and is done',
 
     await until('all', async () => (await gone(nginx)).dead === 0);
     assert.strictEqual((await gone(nginx)).redelivered, 12);
+    assert.deepStrictEqual(nginx.lines('emerg', 'alert', 'crit'), []);
+});
+
+
+test('a connection that nginx cuts while its act is under way',
+     { timeout: 60000 }, async (t) =>
+{
+    const nginx = await owing(t);
+
+    await nginx.stop();
+    nginx.configure({ main: 'worker_shutdown_timeout 1s;' });
+    await nginx.start();
+    await until('the store', async () => (await status(nginx)).store.open);
+
+    const release = await hold(t, nginx, 'state');
+    const old = nginx.workers();
+    const cut = act(nginx, { action: 'redeliver', environment: 'prod',
+                             subscriber: 'gone' });
+
+    await sleep(300);
+    nginx.kill(nginx.master, 'SIGHUP');
+    await assert.rejects(cut);
+    await release();
+
+    await until('the old workers to go', () => !nginx.workers()
+        .some((pid) => old.includes(pid)));
+    await until('all', async () => (await gone(nginx)).dead === 0);
     assert.deepStrictEqual(nginx.lines('emerg', 'alert', 'crit'), []);
 });
 

@@ -10,7 +10,7 @@ const nodeTest = require('node:test');
 
 const sim = require('../sim/helper');
 const { API_KEY } = require('../sim/nango');
-const { Client, once } = require('./client');
+const { Client, ofWorkers, once } = require('./client');
 const { create, until } = require('./nginx');
 
 const KEY = 'signing-key-of-prod';
@@ -64,7 +64,7 @@ async function running(t, reconcile) {
     const nango = await sim.start(t, { signingKey: KEY,
                                        settings: { breaker: false } });
     const nginx = await create(t, { http: HTTP.replace('@API@', nango.url)
-        .replace('reconcile           off', `reconcile ${reconcile || 'off'}`) });
+        .replace('off;', `${reconcile || 'off'};`) });
 
     nginx.configure({ server: SERVER.replace('@PORT@', nginx.port) });
     await nginx.start();
@@ -76,21 +76,6 @@ async function running(t, reconcile) {
     }
 
     return { nango, nginx };
-}
-
-
-/* A client of each worker. */
-async function clients(t, nginx) {
-    const found = new Map();
-
-    while (found.size < 2) {
-        const client = new Client(nginx.port);
-
-        t.after(() => client.close());
-        found.set((await client.request('GET', '/worker')).text, client);
-    }
-
-    return [...found.values()];
 }
 
 
@@ -138,7 +123,7 @@ async function sent(nango) {
 
 nodeTest('a connection\'s whole life', { timeout: 120000 }, async (t) => {
     const { nango, nginx } = await running(t);
-    let [one, two] = await clients(t, nginx);
+    let [one, two] = await ofWorkers(t, nginx.port);
 
     /* Connect; a page that waits on either worker is told. */
 
@@ -197,7 +182,7 @@ nodeTest('a connection\'s whole life', { timeout: 120000 }, async (t) => {
 
     await until('the old workers to end',
                 () => !old.some((pid) => nginx.alive(pid)), 20000);
-    [one, two] = await clients(t, nginx);
+    [one, two] = await ofWorkers(t, nginx.port);
     lists = json.changed ? json : await change(poll(two, json.sequence));
     assert.strictEqual(lists.connections[0].status, 'invalid');
 

@@ -413,9 +413,13 @@ store_empty(void)
     }
 
     store->floor = 0;
+    store->history_first = 0;
+    store->history_done = 0;
+    memset(store->history_at, 0, sizeof(store->history_at));
 
     check(mdb_txn_begin(store->log, NULL, 0, &txn) == 0);
     table_empty(txn, store->events, 0);
+    table_empty(txn, store->pruned, 0);
     table_empty(txn, store->log_meta, 1);
     check(mdb_txn_commit(txn) == 0);
 
@@ -424,6 +428,13 @@ store_empty(void)
     table_empty(txn, store->owners, 0);
     table_empty(txn, store->changes, 0);
     table_empty(txn, store->tombstones, 0);
+    table_empty(txn, store->history, 0);
+    table_empty(txn, store->environments, 0);
+    table_empty(txn, store->subscribers, 0);
+    table_empty(txn, store->owed, 0);
+    table_empty(txn, store->lanes, 0);
+    table_empty(txn, store->due, 0);
+    table_empty(txn, store->rows, 0);
     table_empty(txn, store->state_meta, 1);
     check(mdb_txn_commit(txn) == 0);
 }

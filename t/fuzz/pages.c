@@ -122,6 +122,99 @@ fold(unsigned max)
 }
 
 
+/* What is read is settled: some of each kind. */
+
+static nango_rc_e
+deliver(void)
+{
+    int                      more;
+    size_t                   i, n, size;
+    uint64_t                 next_at;
+    nango_rc_e               rc;
+    nango_folded_t           folded;
+    nango_settled_t         *settled;
+    nango_delivery_t        *list, *d;
+    nango_subscriber_t       s;
+    nango_settlement_t       settlement;
+    nango_fold_options_t     options;
+    nango_delivery_read_t    how;
+
+    memset(&s, 0, sizeof(s));
+    memset(&how, 0, sizeof(how));
+    memset(&options, 0, sizeof(options));
+    memset(&settlement, 0, sizeof(settlement));
+
+    s.environment = S("prod");
+    s.name = S("app");
+    s.from_start = 1;
+
+    check(nango_subscriber_key(s.key, s.environment, s.name) == 0);
+
+    rc = nango_delivery_register(store, &s, 1, T0, &failure);
+
+    if (rc != NANGO_OK) {
+        return rc;
+    }
+
+    list = NULL;
+    settled = NULL;
+    n = 0;
+    size = 0;
+
+    how.now_ms = T0;
+    how.max_events = EVENTS;
+    how.max_bytes = 1024 * 1024;
+
+    rc = nango_delivery_read(store, &s, &how, &settlement.cursor, &more, &list,
+                             &settled, &n, &size, &failure);
+
+    if (rc == NANGO_OK) {
+        rc = nango_delivery_due(store, &s, T0, 10, 100000, NULL, NULL,
+                                &next_at, &list, &settled, &n, &size,
+                                &failure);
+    }
+
+    for (i = n, d = list; d; d = d->next) {
+        i++;
+    }
+
+    settled = realloc(settled, (i + 1) * sizeof(nango_settled_t));
+    check(settled != NULL);
+
+    for (i = n; list; i++) {
+        d = list;
+        list = d->next;
+
+        memset(&settled[i], 0, sizeof(nango_settled_t));
+        settled[i].sequence = d->sequence;
+        settled[i].row = d->row;
+        settled[i].kind = (i % 3 == 0) ? NANGO_SETTLED_DELIVERED
+                          : (i % 3 == 1) ? NANGO_SETTLED_WAITING
+                                         : NANGO_SETTLED_DEAD;
+        memcpy(settled[i].lane, d->lane, NANGO_KEY_LEN);
+
+        nango_delivery_free(d);
+    }
+
+    memcpy(settlement.key, s.key, NANGO_KEY_LEN);
+    settlement.settled = settled;
+    settlement.nsettled = i;
+
+    options.now_ms = T0;
+    options.retain_ms = HOUR;
+    options.settlements = &settlement;
+    options.nsettlements = 1;
+
+    if (rc == NANGO_OK) {
+        rc = nango_fold(store, &options, &folded, &failure);
+    }
+
+    free(settled);
+
+    return rc;
+}
+
+
 /* A tree of some levels, and free pages, in each. */
 
 static void
@@ -146,6 +239,10 @@ images_make(void)
 
         if (n % 25 == 0) {
             check_ok(fold(0));
+        }
+
+        if (n == EVENTS / 2) {
+            check_ok(deliver());
         }
     }
 
@@ -392,6 +489,7 @@ work(void *data)
     again(NANGO_OK);
 
     again(fold(7));
+    again(deliver());
     again(commit(writer, EVENTS + 1));
     again(commit(writer, EVENTS + 10));
     again(fold(0));

@@ -209,6 +209,7 @@ check_events(nango_str_t args)
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+    int             has;
     size_t          i, len;
     uint64_t        n;
     nango_str_t     args;
@@ -264,9 +265,23 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     check(q.since == (value ? n : 0));
     free(value);
 
-    check(error == NULL);
+    value = NULL;
+    n = 0;
+
+    if (plain_wrong(args, "wait", 0, 55, &has, &n)) {
+        check(error != NULL && memcmp(error, "wait ", 5) == 0);
+        goto done;
+    }
 
     value = plain_arg(args, "id", &len);
+
+    if (n != 0 && (!q.has_since || value != NULL)) {
+        check(error != NULL && memcmp(error, "wait needs ", 11) == 0);
+        goto done;
+    }
+
+    check(error == NULL);
+    check(q.wait == n);
 
     check(q.one == (value != NULL));
 

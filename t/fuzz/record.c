@@ -9,7 +9,7 @@
 
 #include "fuzz.h"
 
-#include "nango_tables.h"
+#include "nango_rows.h"
 
 
 static const unsigned char  key[NANGO_KEY_LEN] = { 1, 2, 3 };
@@ -208,6 +208,82 @@ connection_read(nango_str_t data)
 }
 
 
+static void
+subscribed_read(nango_str_t data)
+{
+    int                  rc;
+    size_t               len;
+    unsigned char       *again;
+    nango_subscribed_t   s;
+
+    memset(&s, 0xa5, sizeof(s));
+
+    rc = nango_subscribed_decode(&s, data);
+
+    check((rc == 1) == (data.len != 0 && data.data[0] != 1));
+
+    if (rc != 0) {
+        check(rc == 1 || rc == -1);
+        check(s.cursor == 0 && s.environment.data == NULL);
+        return;
+    }
+
+    check(inside(s.environment, data.data, data.len));
+    check(inside(s.name, data.data, data.len));
+
+    len = nango_subscribed_size(&s);
+    check(len == data.len);
+
+    again = malloc(len);
+    check(again != NULL);
+
+    nango_subscribed_encode(&s, again);
+
+    /* but for flags that are not known, and what is kept free */
+
+    check(again[1] == (data.data[1] & 1));
+    check(memcmp(again + 2, data.data + 2, 4) == 0);
+    check(memcmp(again + 8, data.data + 8, len - 8) == 0);
+
+    free(again);
+}
+
+
+static void
+row_read(nango_str_t data)
+{
+    int            rc;
+    nango_row_t    row;
+    unsigned char  again[NANGO_ROW_LEN];
+
+    memset(&row, 0xa5, sizeof(row));
+
+    rc = nango_row_decode(&row, data);
+
+    check((rc == 0) == (data.len == NANGO_ROW_LEN && data.data[0] == 1
+                        && (data.data[1] == 1 || data.data[1] == 2)));
+
+    if (rc == 0) {
+        nango_row_encode(&row, again);
+        check(memcmp(again, data.data, NANGO_ROW_LEN) == 0);
+    }
+}
+
+
+static void
+stored_read(nango_str_t data)
+{
+    uint64_t     stored;
+    nango_str_t  name;
+
+    if (nango_stored_decode(data, &name, &stored) == 0) {
+        check(inside(name, data.data, data.len));
+        check(data.data[0] == 1);
+        check(stored == nango_get_le(data.data + 8, 8));
+    }
+}
+
+
 /* A length near one of the limits, or a small one. */
 
 static nango_str_t
@@ -321,6 +397,18 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     case 'c':
         connection_read(in);
+        break;
+
+    case 's':
+        subscribed_read(in);
+        break;
+
+    case 'o':
+        row_read(in);
+        break;
+
+    case 'e':
+        stored_read(in);
         break;
 
     case 'R':

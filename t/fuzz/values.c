@@ -10,6 +10,8 @@
 
 #include "fuzz_store.h"
 
+#include "nango_rows.h"
+
 
 #define IDS  4
 
@@ -41,6 +43,43 @@ connection_key(unsigned char key[NANGO_KEY_LEN], unsigned n)
 }
 
 
+/* Of two subscribers of prod. */
+
+static nango_subscriber_t
+subscriber(unsigned n)
+{
+    nango_subscriber_t  s;
+
+    memset(&s, 0, sizeof(s));
+
+    s.environment = S("prod");
+    s.name = (n & 1) ? S("app") : S("other");
+    s.types = (n & 1) ? NANGO_DELIVERY_TYPE(NANGO_TYPE_AUTH) : 0;
+    s.from_start = 1;
+    s.max_age_ms = HOUR;
+
+    check(nango_subscriber_key(s.key, s.environment, s.name) == 0);
+
+    return s;
+}
+
+
+/* A connection's, or an event's own. */
+
+static void
+lane_make(unsigned char lane[NANGO_KEY_LEN], unsigned n)
+{
+    memset(lane, 0, NANGO_KEY_LEN);
+
+    if (n & 4) {
+        lane[NANGO_KEY_LEN - 1] = (unsigned char) (n & 3);
+
+    } else {
+        connection_key(lane, n);
+    }
+}
+
+
 /*
  * The key of a table: one of ours, or of bytes; its length is what LMDB takes.
  */
@@ -48,11 +87,15 @@ connection_key(unsigned char key[NANGO_KEY_LEN], unsigned n)
 static size_t
 key_take(nango_str_t *in, unsigned table, unsigned char buf[64])
 {
-    unsigned     b;
-    nango_str_t  bytes;
+    unsigned             b;
+    nango_str_t          bytes;
+    unsigned char        lane[NANGO_KEY_LEN];
+    nango_subscriber_t   s;
 
     b = take_byte(in);
     memset(buf, 0, 64);
+    s = subscriber(b);
+    lane_make(lane, b >> 1);
 
     if (b >= 240) {
         bytes = take_bytes(in, 1 + b % 40);
@@ -69,6 +112,36 @@ key_take(nango_str_t *in, unsigned table, unsigned char buf[64])
     case 1:                                 /* connections */
         connection_key(buf, b);
         return NANGO_KEY_LEN;
+
+    case 8: case 9:                         /* pruned, environments */
+        check(nango_environment_key(buf, (b & 1) ? S("prod") : S("other"))
+              == 0);
+        return NANGO_KEY_LEN;
+
+    case 10:                                /* subscribers */
+        memcpy(buf, s.key, NANGO_KEY_LEN);
+        return NANGO_KEY_LEN;
+
+    case 11:                                /* owed */
+        nango_owed_key(buf, b >> 1 & 15, s.key);
+        return NANGO_OWED_KEY_LEN;
+
+    case 12:                                /* rows */
+        nango_rows_key(buf, s.key, 1 + (b >> 1 & 1), b >> 2 & 15);
+        return NANGO_ROWS_KEY_LEN;
+
+    case 13:                                /* lanes */
+        nango_lanes_key(buf, s.key, lane, b >> 4 & 15);
+        return NANGO_LANES_KEY_LEN;
+
+    case 14:                                /* due */
+        nango_due_key(buf, s.key, (b >> 4 & 3) * HOUR, lane);
+        return NANGO_DUE_KEY_LEN;
+
+    case 15:                                /* history */
+        connection_key(buf, b);
+        nango_put_be64(buf + NANGO_KEY_LEN, b >> 2 & 15);
+        return NANGO_HISTORY_KEY_LEN;
 
     default:                                /* owners */
         check(nango_owner_key(buf, S("prod"), S("end_user_id"),
@@ -101,7 +174,9 @@ value_take(nango_str_t *in, unsigned table, unsigned char *buf)
     unsigned              b;
     nango_str_t           bytes, text;
     nango_tag_t           tag;
+    nango_row_t           row;
     nango_record_t        rec;
+    nango_subscribed_t    s;
     nango_connection_t   *c;
 
     b = take_byte(in);
@@ -138,7 +213,48 @@ value_take(nango_str_t *in, unsigned table, unsigned char *buf)
         nango_record_encode(&rec, buf);
         break;
 
-    case 1:
+    case 8:
+        nango_put_le(buf, b >> 1, 8);
+        len = 8;
+        break;
+
+    case 9:
+        buf[0] = 1;
+        memset(buf + 1, 0, 15);
+        buf[2] = 4;
+        buf[8] = (unsigned char) (b >> 1);
+        memcpy(buf + 16, "prod", 4);
+        len = 20;
+        break;
+
+    case 10:
+        memset(&s, 0, sizeof(s));
+        s.cursor = b >> 1 & 7;
+        s.base = b >> 4;
+        s.rows = b >> 2 & 3;
+        s.counted = b >> 2 & 3;
+        s.dead = b >> 5;
+        s.parked = b >> 6 & 1;
+        s.environment = S("prod");
+        s.name = S("app");
+        len = nango_subscribed_size(&s);
+        nango_subscribed_encode(&s, buf);
+        break;
+
+    case 11:
+        memset(&row, 0, sizeof(row));
+        row.state = 1 + (b >> 1 & 1);
+        row.next_at = (b >> 2 & 3) * HOUR;
+        row.attempts = b >> 4;
+        lane_make(row.lane, b >> 2);
+        nango_row_encode(&row, buf);
+        len = NANGO_ROW_LEN;
+        break;
+
+    case 12: case 13: case 14:
+        break;
+
+    case 1: case 15:
         c = calloc(1, sizeof(nango_connection_t));
         check(c != NULL);
         c->status = (nango_status_e) (1 + (b >> 1) % 3);
@@ -183,7 +299,7 @@ value_take(nango_str_t *in, unsigned table, unsigned char *buf)
         buf[pos] = (unsigned char) take_byte(&bytes);
 
         if (pos == len) {
-            len += (buf[pos] & 1) ? 1 : (size_t) -1;
+            len += (buf[pos] & 1) ? 1 : len ? (size_t) -1 : 0;
         }
     }
 
@@ -202,6 +318,7 @@ fill(nango_str_t *in)
     size_t          len;
     MDB_txn        *txns[2];
     unsigned        b, table;
+    MDB_dbi         tables[16];
     nango_str_t     value;
     unsigned char   key[64], buf[4096];
 
@@ -209,25 +326,34 @@ fill(nango_str_t *in)
         "applied", "counts", "forgotten", "floor", "schema", "store"
     };
 
+    tables[0] = store->events;
+    tables[1] = store->connections;
+    tables[2] = store->changes;
+    tables[3] = store->tombstones;
+    tables[4] = store->owners;
+    tables[8] = store->pruned;
+    tables[9] = store->environments;
+    tables[10] = store->subscribers;
+    tables[11] = store->owed;
+    tables[12] = store->rows;
+    tables[13] = store->lanes;
+    tables[14] = store->due;
+    tables[15] = store->history;
+
     check(mdb_txn_begin(store->log, NULL, 0, &txns[0]) == 0);
     check(mdb_txn_begin(store->state, NULL, 0, &txns[1]) == 0);
 
     for (closed = 0; in->len && !closed; ) {
         b = take_byte(in);
-        table = b % 8;
+        table = b % 8 + ((b & 0x40) ? 8 : 0);
 
         switch (table) {
 
-        case 0: case 1: case 2: case 3: case 4:
+        default:
             len = key_take(in, table, key);
             value = value_take(in, table, buf);
 
-            put(txns[table != 0],
-                table == 0 ? store->events
-                : table == 1 ? store->connections
-                : table == 2 ? store->changes
-                : table == 3 ? store->tombstones : store->owners,
-                key, len, value);
+            put(txns[table % 8 != 0], tables[table], key, len, value);
             break;
 
         case 5: case 6:
@@ -246,7 +372,7 @@ fill(nango_str_t *in)
                 metas[b % 6], strlen(metas[b % 6]), value);
             break;
 
-        default:
+        case 7:
             closed = 1;
         }
     }
@@ -277,6 +403,180 @@ scan_one(void *data, uint64_t sequence, const nango_record_t *rec)
     check(rec == NULL || nango_record_size(rec) != 0);
 
     return --*(int *) data == 0;
+}
+
+
+static void
+see_ledger(void *data, const nango_ledger_t *l)
+{
+    check(l->environment.len <= UINT16_MAX && l->name.len <= UINT16_MAX);
+}
+
+
+static void
+see_stored(void *data, const nango_stored_t *stored)
+{
+    check(stored->name.len <= UINT16_MAX);
+}
+
+
+static void
+see_owed(void *data, const nango_owed_t *owed)
+{
+    uint64_t *after = data;
+
+    check(owed->sequence > *after);
+    *after = owed->sequence;
+}
+
+
+static void
+read_ledgers(void)
+{
+    int                  i, rc;
+    uint64_t             after;
+    nango_ledger_t       l;
+    nango_subscriber_t   s;
+
+    rc = nango_reader_ledgers(reader, see_ledger, NULL, &failure);
+    check(rc == 0 || rc == -1);
+    check_told(rc == -1 ? failure.code : NANGO_OK);
+
+    rc = nango_reader_stored(reader, see_stored, NULL, &failure);
+    check(rc == 0 || rc == -1);
+    check_told(rc == -1 ? failure.code : NANGO_OK);
+
+    for (i = 0; i < 4; i++) {
+        s = subscriber((unsigned) i);
+        after = 0;
+
+        rc = nango_reader_owed(reader, s.key, i & 2, after, 3, see_owed,
+                               &after, &failure);
+        check(rc >= -1 && rc <= 1);
+        check_told(rc == -1 ? failure.code : NANGO_OK);
+
+        rc = nango_reader_ledger(reader, s.key, &l, &failure);
+        check(rc >= -1 && rc <= 1);
+        check_told(rc == -1 ? failure.code : NANGO_OK);
+    }
+}
+
+
+/* Reads, settles in one way or another, acts, prunes: whatever is there. */
+
+static void
+deliver_all(unsigned what)
+{
+    int                     more;
+    size_t                  n, i, nsettled, size;
+    uint64_t                from, next_at;
+    nango_rc_e              code;
+    nango_pruned_t          pruned;
+    nango_ledger_t          l;
+    nango_folded_t          folded;
+    nango_settled_t        *settled;
+    nango_delivery_t       *list, *d;
+    nango_subscriber_t      s;
+    nango_settlement_t      settlement;
+    nango_fold_options_t    options;
+    nango_prune_options_t   prune;
+    nango_delivery_read_t   how;
+
+    s = subscriber(what);
+    check_told(nango_delivery_register(store, &s, 1, T0, &failure));
+
+    memset(&settlement, 0, sizeof(settlement));
+    memset(&options, 0, sizeof(options));
+    memset(&prune, 0, sizeof(prune));
+    memset(&how, 0, sizeof(how));
+    memset(&l, 0, sizeof(l));
+
+    code = nango_reader_begin(reader, &failure);
+
+    if (code == NANGO_OK) {
+        (void) nango_reader_ledger(reader, s.key, &l, &failure);
+        nango_reader_end(reader);
+    }
+
+    list = NULL;
+    settled = NULL;
+    nsettled = 0;
+    size = 0;
+
+    memcpy(settlement.key, s.key, NANGO_KEY_LEN);
+    settlement.cursor_before = l.cursor;
+    settlement.cursor = l.cursor;
+
+    how.now_ms = T0;
+    how.max_events = 100;
+    how.max_bytes = 1000000;
+    how.expire = (what & 2) != 0;
+
+    check_told(nango_delivery_read(store, &s, &how, &settlement.cursor, &more,
+                                   &list, &settled, &nsettled, &size,
+                                   &failure));
+    check_told(nango_delivery_due(store, &s, T0, 10, 1000000, NULL, NULL,
+                                  &next_at, &list, &settled, &nsettled, &size,
+                                  &failure));
+
+    for (n = 0, d = list; d; d = d->next) {
+        n++;
+    }
+
+    settled = realloc(settled, (n + nsettled + 1) * sizeof(nango_settled_t));
+    check(settled != NULL);
+
+    for (i = nsettled; list; i++) {
+        d = list;
+        list = d->next;
+
+        check(d->nowner <= NANGO_EVENT_TAGS_MAX);
+        check(nango_str_is(d->record.environment, "prod"));
+
+        memset(&settled[i], 0, sizeof(nango_settled_t));
+        settled[i].sequence = d->sequence;
+        settled[i].row = d->row;
+        settled[i].kind = (nango_settled_e) ((what + i) & 3);
+        settled[i].count = (settled[i].kind == NANGO_SETTLED_SKIPPED);
+        settled[i].next_at = (i & 4) * HOUR;
+        memcpy(settled[i].lane, d->lane, NANGO_KEY_LEN);
+
+        nango_delivery_free(d);
+    }
+
+    settlement.settled = settled;
+    settlement.nsettled = i;
+
+    options.now_ms = T0;
+    options.retain_ms = HOUR;
+    options.settlements = &settlement;
+    options.nsettlements = 1;
+
+    check_told(nango_fold(store, &options, &folded, &failure));
+
+    free(settled);
+
+    if (what & 4) {
+        code = nango_delivery_redeliver(store, s.key, what & 7, 3, T0, &from,
+                                        &more, &failure);
+        check_told(code);
+        check_told(nango_delivery_resume(store, s.key, T0, &failure));
+    }
+
+    if (what & 8) {
+        code = nango_delivery_forget(store, s.key, 5, &from, &more, &failure);
+        check_told(code);
+    }
+
+    prune.now_ms = T0 + HOUR;
+    prune.max_events = 1 + (what & 7);
+    prune.full_percent = what & 1;
+    from = 0;
+
+    for (i = 0; i < 4; i++) {
+        check_told(nango_log_prune(store, &prune, &from, &pruned, &failure));
+        check(pruned.pruned <= prune.max_events);
+    }
 }
 
 
@@ -364,6 +664,8 @@ read_all(void)
             check_told(rc == -1 ? failure.code : NANGO_OK);
         }
     }
+
+    read_ledgers();
 
     nango_reader_end(reader);
 }
@@ -478,6 +780,10 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
 
     read_all();
+
+    deliver_all(what >> 2);
+    read_all();
+    deliver_all(what >> 1);
 
     if (what & 4) {
         write_one();

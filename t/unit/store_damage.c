@@ -8,7 +8,7 @@
  * NANGO_SEED repeats another run; NANGO_DAMAGES asks for so many rounds.
  */
 
-#include "store_test.h"
+#include "store_deliver.h"
 
 
 #define EVENTS  600
@@ -117,6 +117,101 @@ event(unsigned n)
 }
 
 
+static nango_subscriber_t  app;
+
+
+/* Reads, settles some of each kind, prunes, acts. */
+
+static nango_rc_e
+deliver(nango_store_t *s)
+{
+    int                     more;
+    owing_t                 o;
+    uint64_t                n;
+    nango_rc_e              rc, hand;
+    nango_folded_t          folded;
+    nango_pruned_t          pruned;
+    nango_ledger_t          l;
+    nango_reader_t         *r;
+    nango_settlement_t      settlement;
+    nango_fold_options_t    options;
+    nango_prune_options_t   prune;
+    nango_delivery_read_t   how;
+
+    memset(&o, 0, sizeof(o));
+    memset(&l, 0, sizeof(l));
+    memset(&settlement, 0, sizeof(settlement));
+    memset(&options, 0, sizeof(options));
+    memset(&prune, 0, sizeof(prune));
+    memset(&how, 0, sizeof(how));
+
+    r = nango_reader_create(s);
+
+    if (nango_reader_begin(r, &failure) == NANGO_OK) {
+        (void) nango_reader_ledger(r, app.key, &l, &failure);
+        nango_reader_end(r);
+    }
+
+    nango_reader_free(r);
+
+    o.position = l.cursor;
+    how.now_ms = T0;
+    how.max_events = 40;
+    how.max_bytes = 1024 * 1024;
+
+    rc = nango_delivery_read(s, &app, &how, &o.position, &o.more,
+                             &o.deliveries, &o.settled, &o.nsettled, &o.size,
+                             &failure);
+
+    if (rc == NANGO_OK) {
+        rc = nango_delivery_due(s, &app, T0, 5, 1024 * 1024, NULL, NULL,
+                                &o.next_at, &o.deliveries, &o.settled,
+                                &o.nsettled, &o.size, &failure);
+    }
+
+    while (o.deliveries) {
+        n = o.deliveries->sequence;
+        (void) settle(&o, n % 3 == 0 ? NANGO_SETTLED_DELIVERED
+                          : n % 3 == 1 ? NANGO_SETTLED_WAITING
+                                       : NANGO_SETTLED_DEAD, 0);
+    }
+
+    memcpy(settlement.key, app.key, NANGO_KEY_LEN);
+    settlement.cursor_before = l.cursor;
+    settlement.cursor = o.position;
+    settlement.settled = o.settled;
+    settlement.nsettled = o.nsettled;
+
+    options.now_ms = T0;
+    options.retain_ms = HOUR;
+    options.max_events = 1;
+    options.settlements = &settlement;
+    options.nsettlements = 1;
+
+    if (rc == NANGO_OK) {
+        rc = nango_fold(s, &options, &folded, &failure);
+    }
+
+    owing_free(&o);
+
+    if (rc == NANGO_OK) {
+        hand = nango_delivery_redeliver(s, app.key, 0, 2, T0, &n, &more,
+                                        &failure);
+        rc = (hand == NANGO_EINVAL) ? NANGO_OK : hand;
+    }
+
+    prune.now_ms = T0 + 2 * HOUR;
+    prune.max_events = 5;
+    n = 0;
+
+    if (rc == NANGO_OK) {
+        rc = nango_log_prune(s, &prune, &n, &pruned, &failure);
+    }
+
+    return rc;
+}
+
+
 /* A tree of some levels, and free pages, in each. */
 
 static void
@@ -131,12 +226,16 @@ make_images(void)
     w = nango_writer_create(s, REMEMBER);
     assert_non_null(w);
 
+    app = subscriber("prod", "app");
+    subscribe(s, &app);
+
     for (n = 1; n <= EVENTS; n++) {
         e = event(n);
         (void) commit_one(w, &e, NANGO_WRITE_STORED);
 
         if (n % 50 == 0 && n != EVENTS) {
             fold(s);
+            assert_ok(deliver(s));
         }
     }
 
@@ -220,6 +319,13 @@ work(void *data)
 
         options.now_ms += 3 * HOUR;
         rc = nango_fold(s, &options, &folded, &failure);
+        errors += (rc != NANGO_OK);
+
+        if (rc == NANGO_EWRECKED) {
+            return ERRORS;
+        }
+
+        rc = deliver(s);
         errors += (rc != NANGO_OK);
 
         if (rc == NANGO_EWRECKED) {

@@ -1330,6 +1330,34 @@ history_goes_with_the_events_before_it(void **state)
 
 
 static void
+what_is_forgotten_of_a_connection_its_events_still_know(void **state)
+{
+    nango_store_t      *store;
+    nango_subscriber_t  s;
+
+    store = store_open();
+    s = subscriber("prod", "app");
+    subscribe(store, &s);
+
+    tagged(store, "one", NANGO_OP_CREATION, "{\"user\":\"a\"}");
+    tagged(store, "one", NANGO_OP_DELETION, NULL);
+    fold(store);
+    fold_at(store, 8 * 24 * HOUR, 7 * 24 * HOUR, 0);
+    assert_int_equal(entries(store, store->connections), 0);
+
+    assert_string_equal(owner(store, &s, 1), "user=a");
+    assert_string_equal(owner(store, &s, 2), "user=a");
+
+    tagged(store, "one", NANGO_OP_CREATION, "{\"user\":\"b\"}");
+    fold(store);
+    assert_string_equal(owner(store, &s, 2), "user=a");
+    assert_string_equal(owner(store, &s, 3), "user=b");
+
+    nango_store_close(store);
+}
+
+
+static void
 a_state_that_is_full_applies_nothing(void **state)
 {
     int                    i;
@@ -1453,6 +1481,70 @@ each_environment_counts_its_own(void **state)
 
 
 static void
+a_state_that_did_not_count_is_counted_once(void **state)
+{
+    MDB_txn             *txn;
+    nango_store_t       *store;
+    nango_subscriber_t   s;
+
+    store = store_open();
+    put(store, "one", 5);
+    fold(store);
+
+    assert_int_equal(mdb_txn_begin(store->state, NULL, 0, &txn), 0);
+    assert_int_equal(mdb_drop(txn, store->environments, 0), 0);
+    assert_int_equal(mdb_txn_commit(txn), 0);
+
+    fold(store);
+
+    s = subscriber("prod", "app");
+    s.from_start = 1;
+    subscribe(store, &s);
+    assert_ledger(ledger(store, &s), 5, 0, 0, 0, 5, 0);
+
+    put(store, "one", 1);
+    fold(store);
+    fold(store);
+    assert_ledger(ledger(store, &s), 6, 0, 0, 0, 6, 0);
+
+    nango_store_close(store);
+}
+
+
+static void
+the_oldest_has_a_row_or_is_beyond_the_cursor(void **state)
+{
+    event_t             e;
+    owing_t             o = { 0 };
+    nango_store_t      *store;
+    nango_subscriber_t  s;
+
+    store = store_open();
+    s = subscriber("prod", "app");
+    subscribe(store, &s);
+
+    e = event("one");
+    e.at = HOUR;
+    append(store, &e);
+    e.at = 7;
+    append(store, &e);
+    fold(store);
+
+    read_more(store, &s, &o, 1);
+    settle(&o, NANGO_SETTLED_WAITING, 0);
+    fold_settled(store, &s, 0, &o, 0);
+    assert_sequence(ledger(store, &s).oldest_at, T0 + 7);
+
+    read_more(store, &s, &o, 1);
+    fold_settled(store, &s, 1, &o, 0);
+    assert_sequence(ledger(store, &s).oldest_at, T0 + HOUR);
+
+    owing_free(&o);
+    nango_store_close(store);
+}
+
+
+static void
 the_oldest_is_looked_for_so_far(void **state)
 {
     int                 i;
@@ -1530,8 +1622,11 @@ main(void)
         store_unit(counts_do_not_go_below_nothing),
         store_unit(whose_it_was_is_told_as_it_was_then),
         store_unit(history_goes_with_the_events_before_it),
+        store_unit(what_is_forgotten_of_a_connection_its_events_still_know),
         store_unit(a_state_that_is_full_applies_nothing),
         store_unit(each_environment_counts_its_own),
+        store_unit(a_state_that_did_not_count_is_counted_once),
+        store_unit(the_oldest_has_a_row_or_is_beyond_the_cursor),
         store_unit(the_oldest_is_looked_for_so_far)
     };
 

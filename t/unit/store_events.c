@@ -706,7 +706,8 @@ bodies_are_what_they_are(void **state)
     assert_shown(S(""), 0, ",\"body_format\":\"text\",\"body\":\"\"}");
     assert_shown(S("{\"a\":1} x"), 0,
                  ",\"body_format\":\"text\",\"body\":\"{\\\"a\\\":1} x\"}");
-    assert_shown(S("\xff"), 0, ",\"body_format\":\"base64\",\"body\":\"/w==\"}");
+    assert_shown(S("\xff"), 0,
+                 ",\"body_format\":\"base64\",\"body\":\"/w==\"}");
 
     memset(&rec, 0, sizeof(rec));
     memset(&t, 0, sizeof(t));
@@ -716,6 +717,32 @@ bodies_are_what_they_are(void **state)
     nango_show_body(&t, &rec, 0);
     assert_int_equal(t.len, strlen(",\"body_format\":\"file\","
                                    "\"body_length\":4711,\"body\":null}"));
+    nango_text_free(&t);
+}
+
+
+static void
+an_event_of_nothing(void **state)
+{
+    nango_text_t    t;
+    nango_record_t  rec;
+    nango_logged_t  event;
+
+    memset(&t, 0, sizeof(t));
+    memset(&rec, 0, sizeof(rec));
+    memset(&event, 0, sizeof(event));
+
+    event.sequence = 1;
+    event.record = &rec;
+    rec.source = 77;
+
+    nango_show_head(&t, &event, NANGO_SHOW_ID);
+    nango_show_owner(&t, NULL, 0);
+    nango_text_add(&t, nango_str("", 1));
+    assert_string_equal((char *) t.data,
+        "{\"sequence\":1,\"received_at\":null,\"source\":null,"
+        "\"type\":\"other\",\"operation\":null,\"integration\":null,"
+        "\"id\":null,\"connection_id\":null,\"owner\":{}");
     nango_text_free(&t);
 }
 
@@ -820,6 +847,7 @@ main(void)
         store_unit(a_key_that_is_no_sequence_is_an_error),
         store_unit(a_disk_that_cannot_read_is_an_error),
         cmocka_unit_test(bodies_are_what_they_are),
+        cmocka_unit_test(an_event_of_nothing),
         cmocka_unit_test(what_is_not_exposed_is_left_out),
         store_unit(an_event_is_one_object),
         cmocka_unit_test(the_lines_of_a_stream)

@@ -443,7 +443,6 @@ a_full_log_is_pruned_before_its_time(void **state)
     early = 0;
     options = pruning(0);
     options.full_percent = 80;
-    options.max_events = 7;
 
     do {
         assert_ok(nango_log_prune(store, &options, &from, &pruned, &failure));

@@ -680,7 +680,7 @@ failed(nango_queue_t *q, unsigned status, uint64_t retry_after, uint64_t now,
 }
 
 
-/* Attempt by attempt: the greatest delay there is, and never more than hours. */
+/* Attempt by attempt: the greatest delay there is, never more than hours. */
 
 static void
 delays_double(void **unused)

@@ -640,7 +640,8 @@ damaged_records_are_walked_past(void **state)
 /* How many of an integration's a walk gives that looks at max at most. */
 
 static int
-only(nango_store_t *store, const char *integration, size_t max)
+only_of(nango_store_t *store, const char *name, const char *integration,
+    size_t max)
 {
     int                  n;
     uint64_t             before;
@@ -649,7 +650,7 @@ only(nango_store_t *store, const char *integration, size_t max)
     nango_reader_t      *reader;
     nango_connection_t   c;
 
-    tag.name = S("a");
+    tag.name = Z(name);
     tag.value = S("0");
     before = UINT64_MAX;
 
@@ -669,6 +670,13 @@ only(nango_store_t *store, const char *integration, size_t max)
     snapshot_end(reader);
 
     return n;
+}
+
+
+static int
+only(nango_store_t *store, const char *integration, size_t max)
+{
+    return only_of(store, "a", integration, max);
 }
 
 
@@ -747,6 +755,40 @@ one_integration_is_told_from_the_others(void **state)
     mark_all(store, mark);
     assert_int_equal(only(store, "slack", 1000), 30);
     assert_int_equal(only(store, "github", 1000), 0);
+
+    nango_store_close(store);
+}
+
+
+/* In one batch, whose writes move what it has read. */
+
+static void
+tags_that_come_later_are_marked_as_well(void **state)
+{
+    int             i, j;
+    char            id[16];
+    event_t         e;
+    nango_store_t  *store;
+
+    store = store_open();
+
+    for (j = 0; j < 2; j++) {
+        for (i = 0; i < 200; i++) {
+            snprintf(id, sizeof(id), "c%d", i);
+            memset(&e, 0, sizeof(e));
+            e.op = j ? NANGO_OP_REFRESH : NANGO_OP_CREATION;
+            e.success = j ? NANGO_SUCCESS_FALSE : NANGO_SUCCESS_TRUE;
+            e.id = id;
+            e.integration = (i % 4) ? "slack" : "github";
+            e.tags = j ? "{\"a\":\"0\",\"b\":\"0\"}" : "{\"a\":\"0\"}";
+            append(store, &e);
+        }
+    }
+
+    fold(store);
+
+    assert_int_equal(only_of(store, "b", "github", 1000), 50);
+    assert_int_equal(only_of(store, "b", "slack", 1000), 150);
 
     nango_store_close(store);
 }
@@ -835,6 +877,82 @@ too_many_readers_are_told_so(void **state)
 }
 
 
+/* What it says is full is full, and one event less is not. */
+
+static void
+how_much_there_is_is_what_fills_the_log(void **state)
+{
+    uint64_t          size;
+    nango_usage_t     empty, usage, full;
+    nango_write_t    *job;
+    nango_store_t    *store;
+    nango_reader_t   *reader;
+    nango_writer_t   *writer;
+
+    size = 1024 * 1024;
+
+    assert_ok(store_try(&store, size));
+
+    reader = nango_reader_create(store);
+    writer = nango_writer_create(store, REMEMBER);
+
+    assert_non_null(reader);
+    assert_non_null(writer);
+
+    assert_ok(nango_reader_begin(reader, &failure));
+    assert_ok(nango_reader_usage(reader, &empty, &failure));
+    nango_reader_end(reader);
+
+    assert_sequence(empty.first, 0);
+    assert_sequence(empty.events, 0);
+    assert_sequence(empty.log_bytes, 0);
+    assert_sequence(empty.log_size, size);
+    assert_true(empty.state_bytes > 0);
+
+    full = empty;
+
+    for ( ;; ) {
+        job = job_make(&(event_t) {
+            .id = "c", .op = NANGO_OP_CREATION, .pad = 50000,
+            .success = NANGO_SUCCESS_TRUE, .hmac = (unsigned) full.events + 1
+        });
+
+        if (nango_log_commit(writer, &job, 1, &failure) != NANGO_OK) {
+            break;
+        }
+
+        assert_ok(nango_reader_begin(reader, &failure));
+        assert_ok(nango_reader_usage(reader, &usage, &failure));
+        nango_reader_end(reader);
+
+        assert_true(full.log_bytes + job->len <= size);
+        assert_true(usage.log_bytes >= full.log_bytes + 50000);
+        assert_sequence(usage.first, 1);
+        assert_sequence(usage.events, full.events + 1);
+
+        full = usage;
+        job_free(job);
+    }
+
+    assert_int_equal(job->result, NANGO_WRITE_FULL);
+    assert_true(full.log_bytes + job->len > size);
+    assert_true(full.events > 10);
+
+    job_free(job);
+    fold_at(store, 0, HOUR, 0);
+
+    assert_ok(nango_reader_begin(reader, &failure));
+    assert_ok(nango_reader_usage(reader, &usage, &failure));
+    nango_reader_end(reader);
+
+    assert_true(usage.state_bytes >= empty.state_bytes);
+
+    nango_writer_free(writer);
+    nango_reader_free(reader);
+    nango_store_close(store);
+}
+
+
 int
 main(void)
 {
@@ -843,6 +961,7 @@ main(void)
         store_unit(all_connections_are_walked_over_once),
         store_unit(damaged_records_are_walked_past),
         store_unit(one_integration_is_told_from_the_others),
+        store_unit(tags_that_come_later_are_marked_as_well),
         store_unit(the_state_alone_is_read),
         store_unit(pages_follow_one_another),
         store_unit(an_owner_has_tags),
@@ -852,7 +971,8 @@ main(void)
         store_unit(the_floor_counts_as_last),
         store_unit(what_was_read_is_no_part_of_the_map),
         store_unit(a_reader_takes_one_place),
-        store_unit(too_many_readers_are_told_so)
+        store_unit(too_many_readers_are_told_so),
+        store_unit(how_much_there_is_is_what_fills_the_log)
     };
 
     return cmocka_run_group_tests_name("state", tests, NULL, NULL);
