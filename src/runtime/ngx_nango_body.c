@@ -25,8 +25,8 @@ typedef struct {
     off_t                   offset;
     size_t                  pos;
     size_t                  len;
-    unsigned                reading:1;
-    unsigned                failed:1;
+    ngx_uint_t              reading;        /* the loop's */
+    ngx_uint_t              failed;         /* the thread's, while it reads */
     u_char                  piece[NGX_NANGO_BODY_PIECE];
 } ngx_nango_body_t;
 
@@ -93,6 +93,10 @@ ngx_nango_body_take(ngx_nango_transfer_t *t, u_char *buf, size_t size)
 
     body = t->memory;
 
+    if (body->reading) {
+        return NGX_NANGO_READ_LATER;
+    }
+
     if (body->failed) {
         return NGX_NANGO_READ_FAILED;
     }
@@ -109,14 +113,17 @@ ngx_nango_body_take(ngx_nango_transfer_t *t, u_char *buf, size_t size)
         return 0;
     }
 
-    if (!body->reading) {
-        tp = ngx_thread_pool_get((ngx_cycle_t *) ngx_cycle, &name);
+    tp = ngx_thread_pool_get((ngx_cycle_t *) ngx_cycle, &name);
 
-        if (tp == NULL || ngx_thread_task_post(tp, &body->task) != NGX_OK) {
-            return NGX_NANGO_READ_FAILED;
-        }
+    if (tp == NULL) {
+        return NGX_NANGO_READ_FAILED;
+    }
 
-        body->reading = 1;
+    body->reading = 1;
+
+    if (ngx_thread_task_post(tp, &body->task) != NGX_OK) {
+        body->reading = 0;
+        return NGX_NANGO_READ_FAILED;
     }
 
     return NGX_NANGO_READ_LATER;

@@ -1125,11 +1125,8 @@ ngx_nango_deliver_leave_handler(ngx_event_t *ev)
         flight += ngx_nango_delivers[i].nflight;
     }
 
-    /* It may be a millisecond ahead: 0 says that nobody leaves. */
-
-    if (flight
-        && (ngx_msec_int_t) (ngx_current_msec - ngx_nango_deliver_leaving)
-           < NGX_NANGO_DELIVER_GRACE)
+    if (flight && ngx_current_msec - ngx_nango_deliver_leaving
+                  < NGX_NANGO_DELIVER_GRACE)
     {
         ngx_add_timer(ev, NGX_NANGO_DELIVER_LOOK / 5);
         return;

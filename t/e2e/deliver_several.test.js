@@ -40,6 +40,18 @@ function sequences(backend) {
 }
 
 
+/* Until the store knows so many; there may be none yet. */
+function known(read, nginx, n) {
+    return until('them to be known', () => {
+        try {
+            return read(nginx.store, 'ledgers').subscribers.length === n;
+        } catch (err) {
+            return false;
+        }
+    });
+}
+
+
 function assertAlive(nginx) {
     assert.deepStrictEqual(nginx.lines('emerg', 'alert', 'crit'), []);
     assert.doesNotMatch(nginx.log(), /exited on signal/);
@@ -86,8 +98,7 @@ test('who wants which events, of which environment', async (t) => {
 
     assert.ok(await nginx.stop());
     await nginx.start();
-    await until('them to be known', () =>
-        read(nginx.store, 'ledgers').subscribers.length === 5);
+    await known(read, nginx, 5);
 
     const made = await post(nginx, creation('c-1', 'ann'));
     const foreign = await post(nginx, creation('c-1', 'bob'), {}, OTHER);
@@ -266,6 +277,7 @@ test('a connection that fails for ever holds up no other', async (t) => {
 
     assert.strictEqual(app.delivered, 150);
     assert.strictEqual(app.dead, 50);
+    assert.doesNotMatch(nginx.log(), /does not take events/);
     assertAlive(nginx);
     assert.ok(await nginx.stop());
 });
@@ -373,8 +385,6 @@ test('subscribers come, go and are renamed over reloads', async (t) => {
             nginx.workers().length === 2
             && !before.some((pid) => nginx.alive(pid)), 20000);
     };
-    const known = (n) => until('them to be known', () =>
-        read(nginx.store, 'ledgers').subscribers.length === n);
     const burst = async () => {
         const list = [];
 
@@ -386,12 +396,12 @@ test('subscribers come, go and are renamed over reloads', async (t) => {
     };
 
     await nginx.start();
-    await known(1);
+    await known(read, nginx, 1);
 
     const a = await burst();
 
     await reload(1, 2);
-    await known(2);
+    await known(read, nginx, 2);
 
     const b = await burst();
 
@@ -412,7 +422,7 @@ test('subscribers come, go and are renamed over reloads', async (t) => {
     /* With another name it is another one. */
 
     await reload(1, 3);
-    await known(3);
+    await known(read, nginx, 3);
 
     const d = await burst();
 
