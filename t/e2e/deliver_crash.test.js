@@ -209,7 +209,7 @@ test('nothing is missing after kill -9', { timeout: 120000 }, async (t) => {
 });
 
 
-test('reloads lose nothing and fail nobody', { timeout: 60000 + 3000 * RELOADS },
+test('reloads lose nothing', { timeout: 60000 + 3000 * RELOADS },
      async (t) =>
 {
     const read = reader(t);
