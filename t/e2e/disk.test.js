@@ -32,7 +32,7 @@ const ENVIRONMENTS = [
     { name: 'prod', path: '/webhook', key: KEY, dedupes: true },
 ];
 
-function http(options) {
+function http(options, more) {
     return `
     nango_store @STORE@ ${options || ''};
     nango_environment prod {
@@ -41,6 +41,7 @@ function http(options) {
         api_public          https://nango.example.com;
         api_key             data:b3a1c0de-0000-4000-8000-00000000abcd;
         webhook_signing_key data:${KEY};
+        ${more || ''}
     }
 `;
 }
@@ -557,7 +558,12 @@ test('a log that has reached its size: 503, and reading goes on', {},
      async (t) =>
 {
     const read = reader(t);
-    const nginx = await create(t, { http: http('size=16m'), server: SERVER });
+
+    /* What nobody is owed would be pruned. */
+
+    const away = 'deliver away http://127.0.0.1:1/;';
+    const nginx = await create(t, { http: http('size=16m', away),
+                                    server: SERVER });
     const workers = await started(nginx);
     let stored = 0;
 
@@ -585,7 +591,7 @@ test('a log that has reached its size: 503, and reading goes on', {},
 
     /* It may grow. */
 
-    nginx.configure({ http: http('size=32m') });
+    nginx.configure({ http: http('size=32m', away) });
     nginx.kill(nginx.master, 'SIGHUP');
     await until('workers that know', () => !workers.some(
         (pid) => nginx.alive(pid)));
