@@ -1072,12 +1072,7 @@ a_subscriber_that_is_damaged_can_be_forgotten(void **state)
     nango_reader_t     *reader;
     nango_subscriber_t  s, other;
 
-    static const struct {
-        const char  *data;
-        int          rc;
-    } damages[] = {
-        { "", -1 }, { "\1", -1 }, { "\2newer", 0 }
-    };
+    static const char  *damages[] = { "", "\1", "\2newer" };
 
     for (i = 0; i < 3; i++) {
         store = store_open();
@@ -1086,11 +1081,10 @@ a_subscriber_that_is_damaged_can_be_forgotten(void **state)
         subscribe(store, &other);
 
         change(store, store->subscribers, s.key, NANGO_KEY_LEN,
-               damages[i].data, strlen(damages[i].data));
+               damages[i], strlen(damages[i]));
 
         reader = snapshot(store);
-        assert_int_equal(nango_reader_ledger(reader, s.key, &l, &failure),
-                         damages[i].rc);
+        assert_int_equal(nango_reader_ledger(reader, s.key, &l, &failure), 0);
         n = 0;
         assert_int_equal(nango_reader_ledgers(reader, count_ledgers, &n,
                                               &failure), 0);
