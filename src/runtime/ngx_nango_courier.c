@@ -58,6 +58,7 @@ typedef struct {
     ngx_uint_t               none_due;
     ngx_uint_t               more;
     ngx_uint_t               parked;
+    ngx_uint_t               absent;        /* nobody knows where it is */
     ngx_nango_out_t         *out[NGX_NANGO_COURIER_LANES];
 } ngx_nango_desk_t;
 
@@ -90,7 +91,7 @@ static void ngx_nango_desk_clear(ngx_nango_desk_t *desk);
 static void ngx_nango_desk_post(ngx_nango_desk_t *desk,
     ngx_nango_message_t *m);
 static nango_rc_e ngx_nango_desk_ledger(ngx_nango_desk_t *desk,
-    nango_ledger_t *ledger, nango_error_t *err);
+    nango_ledger_t *ledger, ngx_uint_t *known, nango_error_t *err);
 static nango_rc_e ngx_nango_desk_read(nango_store_t *store,
     ngx_nango_desk_t *desk, size_t room, ngx_uint_t expire,
     nango_error_t *err);
@@ -519,11 +520,13 @@ ngx_nango_courier_begun(void)
 static nango_rc_e
 ngx_nango_desk_begin(ngx_nango_desk_t *desk, nango_error_t *err)
 {
+    ngx_str_t             name, environment;
     nango_rc_e            rc;
+    ngx_uint_t            known;
     nango_ledger_t        ledger;
     ngx_nango_message_t  *m;
 
-    rc = ngx_nango_desk_ledger(desk, &ledger, err);
+    rc = ngx_nango_desk_ledger(desk, &ledger, &known, err);
 
     if (rc != NANGO_OK) {
         return rc;
@@ -540,16 +543,34 @@ ngx_nango_desk_begin(ngx_nango_desk_t *desk, nango_error_t *err)
 
     ngx_nango_desk_clear(desk);
 
-    desk->cursor = ledger.cursor;
-    desk->position = ledger.cursor;
-    desk->parked = (ledger.parked_at != 0);
-    desk->due_at = 0;
-    desk->none_due = 0;
-    desk->more = 1;
+    /* One that cannot be read does not hold up the others. */
 
-    m->begin = 1;
-    m->position = ledger.cursor;
-    m->parked = desk->parked;
+    desk->absent = !known;
+
+    if (desk->absent) {
+        name.len = desk->subscriber.name.len;
+        name.data = (u_char *) desk->subscriber.name.data;
+        environment.len = desk->subscriber.environment.len;
+        environment.data = (u_char *) desk->subscriber.environment.data;
+
+        ngx_log_error(NGX_LOG_ERR, ngx_nango_courier.log, 0,
+                      "nango: what the store has of subscriber \"%V\" of "
+                      "environment \"%V\" cannot be read: nothing is "
+                      "delivered to it", &name, &environment);
+
+        m->end = 1;
+
+    } else {
+        desk->cursor = ledger.cursor;
+        desk->position = ledger.cursor;
+        desk->parked = (ledger.parked_at != 0);
+        desk->due_at = 0;
+        desk->none_due = 0;
+        desk->more = 1;
+
+        m->begin = 1;
+        m->position = ledger.cursor;
+    }
 
     ngx_nango_desk_post(desk, m);
 
@@ -624,9 +645,11 @@ ngx_nango_desk_post(ngx_nango_desk_t *desk, ngx_nango_message_t *m)
 }
 
 
+/* Not known: it is not there, or cannot be read. */
+
 static nango_rc_e
 ngx_nango_desk_ledger(ngx_nango_desk_t *desk, nango_ledger_t *ledger,
-    nango_error_t *err)
+    ngx_uint_t *known, nango_error_t *err)
 {
     int                   rc;
     nango_rc_e            code;
@@ -644,22 +667,9 @@ ngx_nango_desk_ledger(ngx_nango_desk_t *desk, nango_ledger_t *ledger,
 
     nango_reader_end(cr->reader);
 
-    if (rc == 1) {
-        return NANGO_OK;
-    }
+    *known = (rc == 1);
 
-    if (rc == 0) {
-
-        /* Somebody has just removed it by hand. */
-
-        err->code = NANGO_EINVAL;
-        (void) ngx_snprintf((u_char *) err->text, sizeof(err->text),
-                            "the store does not know subscriber \"%*s\" "
-                            "any more%Z", desk->subscriber.name.len,
-                            desk->subscriber.name.data);
-    }
-
-    return err->code;
+    return (rc == -1) ? err->code : NANGO_OK;
 }
 
 
@@ -910,6 +920,10 @@ ngx_nango_courier_serve(nango_store_t *store, int *ms, nango_error_t *err)
             }
         }
 
+        if (desk->absent) {
+            continue;
+        }
+
         (void) pthread_mutex_lock(&cr->mutex);
 
         room = desk->room;
@@ -971,13 +985,37 @@ static nango_rc_e
 ngx_nango_desk_refresh(ngx_nango_desk_t *desk, nango_error_t *err)
 {
     nango_rc_e            rc;
-    ngx_uint_t            parked;
+    ngx_uint_t            parked, known;
     nango_ledger_t        ledger;
 
-    rc = ngx_nango_desk_ledger(desk, &ledger, err);
+    rc = ngx_nango_desk_ledger(desk, &ledger, &known, err);
 
     if (rc != NANGO_OK) {
         return rc;
+    }
+
+    if (!known && !desk->absent) {
+
+        /* Somebody has just removed it by hand. */
+
+        err->code = NANGO_EINVAL;
+        (void) ngx_snprintf((u_char *) err->text, sizeof(err->text),
+                            "the store does not know subscriber \"%*s\" "
+                            "any more%Z", desk->subscriber.name.len,
+                            desk->subscriber.name.data);
+        return NANGO_EINVAL;
+    }
+
+    if (known && desk->absent) {
+        rc = ngx_nango_desk_begin(desk, err);
+
+        ngx_nango_courier_wake(ngx_nango_courier.loop_fd);
+
+        return rc;
+    }
+
+    if (desk->absent) {
+        return NANGO_OK;
     }
 
     desk->due_at = 0;

@@ -65,6 +65,8 @@
 /* us: so long others may lead instead. */
 #define NGX_NANGO_YIELD         (1000 * 1000)
 
+#define NGX_NANGO_LEADER_WRECKED  -2
+
 
 typedef struct {
     nango_store_t  *store;
@@ -232,6 +234,11 @@ ngx_nango_leader_cycle(void *data)
 
         lead = ngx_nango_leader_ask(l);
 
+        if (lead == NGX_NANGO_LEADER_WRECKED) {
+            ngx_nango_leader_replace(l);
+            return NULL;
+        }
+
         if (lead != 1) {
             ms = NGX_NANGO_LOOK_IDLE;
             seen = 0;
@@ -344,7 +351,9 @@ done:
 }
 
 
-/* As nango_store_lead(), unless others are to lead. */
+/*
+ * As nango_store_lead(), unless others are to lead; or this thread has to end.
+ */
 
 static int
 ngx_nango_leader_ask(ngx_nango_leader_t *l)
@@ -360,8 +369,10 @@ ngx_nango_leader_ask(ngx_nango_leader_t *l)
 
         /* What the loop has reported before it left is the last. */
 
-        if (ngx_nango_courier_reported()) {
-            (void) ngx_nango_leader_fold(l, &folded);
+        if (ngx_nango_courier_reported()
+            && ngx_nango_leader_fold(l, &folded) == NANGO_EWRECKED)
+        {
+            return NGX_NANGO_LEADER_WRECKED;
         }
 
         ngx_nango_courier_end();
@@ -489,6 +500,7 @@ ngx_nango_leader_replace(ngx_nango_leader_t *l)
     (void) pthread_mutex_unlock(&l->mutex);
 
     if (rc != 0) {
+        ngx_nango_courier_end();
         nango_store_resign(l->store);
 
         ngx_log_error(NGX_LOG_CRIT, l->log, rc,

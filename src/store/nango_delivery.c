@@ -962,7 +962,7 @@ nango_register_one(nango_registering_t *r,
     int                  rc;
     size_t               size;
     MDB_val              key, val;
-    uint64_t             pruned;
+    uint64_t             pruned, sequence;
     nango_subscribed_t   s;
     unsigned char        environment[NANGO_KEY_LEN];
 
@@ -977,19 +977,28 @@ nango_register_one(nango_registering_t *r,
         return ENOMEM;
     }
 
-    /* Its first event is the first that the log has, or the next one. */
+    rc = nango_stored_get(r->txn, r->store, environment, &s.base);
 
-    if (subscriber->from_start && first <= applied) {
-        s.cursor = first - 1;
-        rc = nango_pruned_get(r->log, r->store, environment, &s.base,
-                              &pruned);
-
-    } else {
-        rc = nango_stored_get(r->txn, r->store, environment, &s.base);
+    if (rc == 0) {
+        rc = nango_pruned_get(r->log, r->store, environment, &pruned,
+                              &sequence);
     }
 
     if (rc != 0) {
         return rc;
+    }
+
+    /*
+     * Its first event is the first that the log has, or the next one, which
+     * is the same to a state that was lost and knows of nothing yet.
+     */
+
+    if (subscriber->from_start && first <= applied) {
+        s.cursor = first - 1;
+        s.base = pruned;
+
+    } else if (s.base < pruned) {
+        s.base = pruned;
     }
 
     size = nango_subscribed_size(&s);

@@ -274,7 +274,7 @@ int nango_reader_stored(nango_reader_t *reader,
 
 /*
  * The same for one subscriber: 1, and strings that are valid until the next is
- * read; 0: is not known, or its version is not; -1 and *err.
+ * read; 0: is not known, or cannot be read; -1 and *err.
  */
 int nango_reader_ledger(nango_reader_t *reader,
     const unsigned char key[NANGO_KEY_LEN], nango_ledger_t *ledger,

@@ -211,10 +211,6 @@ nango_ledger_work(void *data, nango_error_t *err)
         rc = nango_ledger_fill(reader, r->key, val, r->ledger, &decoded);
     }
 
-    if (rc == 0 && decoded == -1) {
-        rc = MDB_CORRUPTED;
-    }
-
     if (rc == 0) {
         r->more = (decoded == 0);
     }

@@ -512,6 +512,12 @@ nango_queue_next(nango_queue_t *q, uint64_t now, uint64_t *wait)
         return NULL;
     }
 
+    /* Nothing is longer: else a clock has been set back. */
+
+    if (q->paused > now + NANGO_QUEUE_RETRY_MAX) {
+        q->paused = now;
+    }
+
     if (q->paused > now) {
         *wait = q->paused - now;
         return NULL;

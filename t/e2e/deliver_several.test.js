@@ -6,6 +6,7 @@
 'use strict';
 
 const assert = require('node:assert');
+const { execFileSync } = require('node:child_process');
 const fs = require('node:fs');
 const path = require('node:path');
 const nodeTest = require('node:test');
@@ -16,7 +17,7 @@ const { API_KEY } = require('../sim/nango');
 const { Backend } = require('./backend');
 const { assertOrder, config, creation, environment, KEY, laneOf, ledgers, post,
         settled, sync } = require('./deliver');
-const { reader } = require('./model');
+const { compile, reader } = require('./model');
 const { create, sleep, until } = require('./nginx');
 
 const OTHER = { path: '/other', key: 'signing-key-of-other' };
@@ -478,6 +479,38 @@ test('a body that is no longer there dies, and no other', async (t) => {
     assert.doesNotMatch(nginx.log(), /exited on signal/);
     assert.ok(await nginx.stop());
 });
+
+
+for (const how of ['newer', 'cut']) {
+    test(`one whose record cannot be read (${how}) holds up no other`,
+         async (t) =>
+    {
+        const newer = compile(t, 'newer.c', '-llmdb');
+        const backend = await Backend.create(t);
+        const other = await Backend.create(t);
+        const nginx = await create(t, config(`deliver app ${backend.url};
+            deliver other ${other.url};`));
+
+        await nginx.start();
+        await post(nginx, sync('c-1'));
+        await until('both', () => backend.accepted.length === 1
+                                  && other.accepted.length === 1);
+        assert.ok(await nginx.stop());
+
+        execFileSync(newer, [nginx.store, 'app',
+                             ...(how === 'cut' ? ['cut'] : [])]);
+
+        await nginx.start();
+        await post(nginx, sync('c-1'));
+        await until('the other', () => other.accepted.length === 2);
+
+        assert.strictEqual(nginx.lines('error').filter((line) =>
+            /subscriber "app" .* cannot be read/.test(line)).length, 1);
+        assert.strictEqual(backend.accepted.length, 1);
+        assert.deepStrictEqual(nginx.lines('emerg', 'alert', 'crit'), []);
+        assert.ok(await nginx.stop());
+    });
+}
 
 
 test('worker_connections are not enough', async (t) => {

@@ -18,11 +18,13 @@ const KEY = 'signing-key-of-prod';
 const ME = { 'X-User': '42' };
 const JSON_OF_ME = { ...ME, 'Content-Type': 'application/json' };
 
+/* Of a log of some size somebody is owed all: else it would be pruned. */
 function settings(api, size) {
     return {
         http: `
     nango_store @STORE@ ${size ? `size=${size}` : ''};
     nango_environment prod {
+        ${size ? 'deliver away http://127.0.0.1:1/;' : ''}
         api                 ${api};
         api_public          https://nango.example.com;
         connect_ui          https://connect.nango.dev;

@@ -1244,6 +1244,30 @@ rows_of_a_closed_lane_come_once(void **unused)
 
 
 static void
+a_clock_that_is_set_back_stops_nobody(void **unused)
+{
+    uint64_t         wait;
+    nango_queue_t   *q;
+    nango_queued_t  *e;
+
+    q = fresh(2);
+    feed(q, 1, 1);
+    feed(q, 2, 2);
+
+    failed(q, 429, 3600 * 1000, T0, 0);
+
+    assert_null(nango_queue_next(q, T0, &wait));
+    assert_int_equal(wait, 3600 * 1000);
+
+    e = next(q, T0 - DAY);
+    assert_non_null(e);
+
+    nango_queue_done(q, e, NANGO_SENT_OK, 200, 0, T0 - DAY, 0);
+    nango_queue_free(q);
+}
+
+
+static void
 room_is_bounded(void **unused)
 {
     unsigned           i;
@@ -1292,6 +1316,7 @@ main(void)
         cmocka_unit_test(a_stopped_one_reports_what_was_delivered),
         cmocka_unit_test(a_lane_that_is_let_go_and_held_again),
         cmocka_unit_test(rows_of_a_closed_lane_come_once),
+        cmocka_unit_test(a_clock_that_is_set_back_stops_nobody),
         cmocka_unit_test(room_is_bounded),
     };
 
