@@ -890,3 +890,17 @@ GET /nothing
 --- request
 GET /nothing
 --- error_code: 404
+
+
+
+=== TEST 59: CA certificates that are a directory
+--- http_config
+    nango_store nango_cache;
+    nango_environment prod {
+        webhook_signing_key data:k;
+        deliver app https://127.0.0.1/ trusted_certificate=;
+    }
+--- config
+--- must_die
+--- error_log eval
+qr/the certificate's file ".*conf\/" is none/

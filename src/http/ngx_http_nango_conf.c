@@ -58,6 +58,12 @@ ngx_http_nango_conf_certificate(ngx_conf_t *cf, ngx_str_t *path)
         return NGX_CONF_ERROR;
     }
 
+    if (!ngx_is_file(&fi)) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "the certificate's file \"%V\" is none", path);
+        return NGX_CONF_ERROR;
+    }
+
     /* libcurl reads it in the worker. */
 
     if (!(fi.st_mode & S_IROTH)) {
