@@ -30,6 +30,9 @@
 
 #define NGX_NANGO_IDLE_EASY   64
 
+/* Connections to Nango that are kept, besides those to subscribers. */
+#define NGX_NANGO_KEPT        64L
+
 /* Of a reply, those of a 100 before it included; a line has 100 KB at most. */
 #define NGX_NANGO_HEADERS_MAX (128 * 1024)
 
@@ -113,6 +116,8 @@ static ngx_nango_peer_t   *ngx_nango_peers;
 static ngx_uint_t          ngx_nango_npeers;
 static ngx_uint_t          ngx_nango_nenvironments;
 
+static long                ngx_nango_curl_kept;
+
 static ngx_nango_socket_t *ngx_nango_sockets;
 static size_t              ngx_nango_nsockets;
 
@@ -150,6 +155,12 @@ ngx_nango_curl_init(ngx_cycle_t *cycle, ngx_nango_environment_t **environments,
     ERR_clear_error();
 
     ngx_queue_init(&ngx_nango_active);
+
+    ngx_nango_curl_kept = NGX_NANGO_KEPT;
+
+    for (i = 0; i < m; i++) {
+        ngx_nango_curl_kept += (long) subscribers[i]->concurrency;
+    }
 
     ngx_nango_multi = ngx_nango_curl_multi();
     ngx_nango_peers = ngx_calloc((n + m) * sizeof(ngx_nango_peer_t),
@@ -238,7 +249,7 @@ ngx_nango_curl_multi(void)
 
     curl_multi_setopt(multi, CURLMOPT_SOCKETFUNCTION, ngx_nango_curl_socket);
     curl_multi_setopt(multi, CURLMOPT_TIMERFUNCTION, ngx_nango_curl_timer);
-    curl_multi_setopt(multi, CURLMOPT_MAXCONNECTS, 256L);
+    curl_multi_setopt(multi, CURLMOPT_MAXCONNECTS, ngx_nango_curl_kept);
     curl_multi_setopt(multi, CURLMOPT_PIPELINING, (long) CURLPIPE_NOTHING);
 
     return multi;
