@@ -712,6 +712,18 @@ function pipe(nginx) {
 }
 
 
+/* Its status, however long that takes. */
+function held(nginx, url) {
+    return new Promise((resolve, reject) => {
+        http.get({ host: '127.0.0.1', port: nginx.port, path: url,
+                   agent: false }, (res) => {
+            res.resume();
+            resolve(res.statusCode);
+        }).on('error', reject);
+    });
+}
+
+
 /* The only thread is kept until somebody else has had a ping. */
 test('a stream that looks for its events says how far it is', async (t) => {
     const nginx = await create(t, { http: HTTP, server: SERVER, workers: 1,
@@ -732,19 +744,54 @@ test('a stream that looks for its events says how far it is', async (t) => {
 
     await until('the beginning', () => one.id);
 
-    const answer = get(nginx, '/all?body=1');
+    const answer = held(nginx, '/all?body=1');
     const other = follow(t, nginx, '/all');
 
     await until('a ping', () => other.comments === 1, 30000);
     assert.strictEqual(one.comments, 0);
 
     body.release();
-    assert.strictEqual((await answer).status, 503);
+    assert.strictEqual(await answer, 503);
     await until('a comment', () => one.comments === 1);
 
     const position = Number(one.id.split(':')[1]);
 
     assert.ok(position > 1 && position < 400002, `${position}`);
+}, 120000);
+
+
+/* There is no thread for it, and the ring has gone on long ago. */
+test('a stream that is idle does not read again what was not for it',
+     async (t) => {
+    const nginx = await create(t, { http: HTTP, server: SERVER, workers: 1,
+                                    main: 'thread_pool default threads=1;' });
+
+    await nginx.start();
+    await webhook(nginx, forward('c2', 1, 'x'.repeat(200000)));
+
+    const body = pipe(nginx);
+    const one = follow(t, nginx, '/events', user(1));
+    const all = follow(t, nginx, '/all');
+    const client = new Client(nginx.port);
+
+    t.after(() => client.close());
+
+    await until('both', () => one.id && all.id);
+
+    for (let i = 0; i < 1200; i++) {
+        await webhook(nginx, forward('c2', i), client);
+    }
+
+    await until('all of them', () => all.events.length === 1200);
+
+    const answer = held(nginx, '/all?body=1');
+
+    await until('a ping', () => one.comments > 0, 30000);
+    await webhook(nginx, auth('c1', { end_user_id: 'u1' }), client);
+    await until('the event', () => one.events.length === 1);
+
+    body.release();
+    assert.strictEqual(await answer, 503);
 }, 120000);
 
 
