@@ -45,11 +45,13 @@ typedef struct {
     u_char                   line[NGX_HTTP_NANGO_STREAM_LINE];
 
     unsigned                 sending:1;
+    unsigned                 late:1;        /* a ping, for a thread works */
 } ngx_http_nango_stream_t;
 
 
 static ngx_int_t ngx_http_nango_stream_begin(ngx_http_nango_events_t *ev);
 static void ngx_http_nango_stream_first(ngx_http_nango_events_t *ev);
+static void ngx_http_nango_stream_comment(ngx_http_nango_events_t *ev);
 static void ngx_http_nango_stream_line(ngx_http_nango_events_t *ev,
     const char *fmt, ngx_uint_t retry);
 static void ngx_http_nango_stream_go(ngx_http_nango_events_t *ev);
@@ -183,6 +185,13 @@ ngx_http_nango_stream_first(ngx_http_nango_events_t *ev)
             + ngx_random() % NGX_HTTP_NANGO_STREAM_SPREAD;
 
     ngx_http_nango_stream_line(ev, "id: %V:%uL\nretry: %ui\n\n", retry);
+}
+
+
+static void
+ngx_http_nango_stream_comment(ngx_http_nango_events_t *ev)
+{
+    ngx_http_nango_stream_line(ev, ":\nid: %V:%uL\n\n", 0);
 }
 
 
@@ -420,6 +429,12 @@ ngx_http_nango_stream_read_done(ngx_http_nango_events_t *ev)
 
     ev->tail.position = ev->position;
 
+    /* Who comes again need not look through it from the beginning. */
+
+    if (s->late && ev->n == 0 && s->npieces == 0) {
+        ngx_http_nango_stream_comment(ev);
+    }
+
     if (ev->n) {
         ngx_http_nango_stream_piece(ev, nango_str(ev->text.data,
                                                   ev->text.len));
@@ -448,6 +463,7 @@ ngx_http_nango_stream_send(ngx_http_nango_events_t *ev)
 
     s->bufs[s->npieces - 1].flush = 1;
     s->sending = 1;
+    s->late = 0;
 
     ngx_add_timer(&ev->timer, NGX_HTTP_NANGO_STREAM_PING);
 
@@ -581,11 +597,12 @@ ngx_http_nango_stream_ping(ngx_event_t *event)
     }
 
     if (ev->working || s->sending) {
+        s->late = ev->working;
         ngx_add_timer(event, NGX_HTTP_NANGO_STREAM_PING);
         return;
     }
 
-    ngx_http_nango_stream_line(ev, ":\nid: %V:%uL\n\n", 0);
+    ngx_http_nango_stream_comment(ev);
     ngx_http_nango_stream_go(ev);
 }
 

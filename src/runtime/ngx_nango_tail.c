@@ -147,6 +147,10 @@ ngx_nango_tail_next(ngx_nango_tail_t *tail, ngx_nango_tail_event_t **event)
     ngx_uint_t               low, high, middle;
     ngx_nango_tail_event_t  *e;
 
+    /* The ring may have gone on with what was for others. */
+
+    tail->position = ngx_nango_tail_position(tail);
+
     if (tail->position < tail->since
         || tail->position < ngx_nango_tail_from)
     {

@@ -698,6 +698,103 @@ test('a stream that is idle says where it is', async (t) => {
 });
 
 
+/* Makes the file of the only body that has one wait for its other end. */
+function pipe(nginx) {
+    const bodies = path.join(nginx.store, 'bodies');
+    const body = path.join(bodies, fs.readdirSync(bodies).find((name) =>
+        /^[0-9a-f]+$/.test(name)));
+
+    fs.unlinkSync(body);
+    execFileSync('mkfifo', [body]);
+    fs.chmodSync(body, 0o666);
+
+    return { release: () => fs.closeSync(fs.openSync(body, 'w')) };
+}
+
+
+/* Its status, however long that takes. */
+function held(nginx, url) {
+    return new Promise((resolve, reject) => {
+        http.get({ host: '127.0.0.1', port: nginx.port, path: url,
+                   agent: false }, (res) => {
+            res.resume();
+            resolve(res.statusCode);
+        }).on('error', reject);
+    });
+}
+
+
+/* The only thread is kept until somebody else has had a ping. */
+test('a stream that looks for its events says how far it is', async (t) => {
+    const nginx = await create(t, { http: HTTP, server: SERVER, workers: 1,
+                                    main: 'thread_pool default threads=1;' });
+
+    await nginx.start();
+    await webhook(nginx, forward('c2', 1, 'x'.repeat(200000)));
+    await webhook(nginx, forward('c2', 2));
+
+    execFileSync(compile(t, 'fill.c', '-llmdb'), [nginx.store, '400000']);
+
+    await until('the fold', async () =>
+        (await get(nginx, '/all?after=400001')).json.events.length === 1,
+    60000);
+
+    const body = pipe(nginx);
+    const one = follow(t, nginx, '/events?after=1', user(1));
+
+    await until('the beginning', () => one.id);
+
+    const answer = held(nginx, '/all?body=1');
+    const other = follow(t, nginx, '/all');
+
+    await until('a ping', () => other.comments === 1, 30000);
+    assert.strictEqual(one.comments, 0);
+
+    body.release();
+    assert.strictEqual(await answer, 503);
+    await until('a comment', () => one.comments === 1);
+
+    const position = Number(one.id.split(':')[1]);
+
+    assert.ok(position > 1 && position < 400002, `${position}`);
+}, 120000);
+
+
+/* There is no thread for it, and the ring has gone on long ago. */
+test('a stream that is idle does not read again what was not for it',
+     async (t) => {
+    const nginx = await create(t, { http: HTTP, server: SERVER, workers: 1,
+                                    main: 'thread_pool default threads=1;' });
+
+    await nginx.start();
+    await webhook(nginx, forward('c2', 1, 'x'.repeat(200000)));
+
+    const body = pipe(nginx);
+    const one = follow(t, nginx, '/events', user(1));
+    const all = follow(t, nginx, '/all');
+    const client = new Client(nginx.port);
+
+    t.after(() => client.close());
+
+    await until('both', () => one.id && all.id);
+
+    for (let i = 0; i < 1200; i++) {
+        await webhook(nginx, forward('c2', i), client);
+    }
+
+    await until('all of them', () => all.events.length === 1200);
+
+    const answer = held(nginx, '/all?body=1');
+
+    await until('a ping', () => one.comments > 0, 30000);
+    await webhook(nginx, auth('c1', { end_user_id: 'u1' }), client);
+    await until('the event', () => one.events.length === 1);
+
+    body.release();
+    assert.strictEqual(await answer, 503);
+}, 120000);
+
+
 /* Its file is one that waits for its other end; nginx is told of the first. */
 test('a client that leaves while a second subrequest reads', async (t) => {
     const nginx = await running(t, { server: `${SERVER}
@@ -716,14 +813,7 @@ test('a client that leaves while a second subrequest reads', async (t) => {
     await until('the event', async () =>
         (await get(nginx, '/all')).json.events.length === 1);
 
-    const bodies = path.join(nginx.store, 'bodies');
-    const body = path.join(bodies, fs.readdirSync(bodies).find((name) =>
-        /^[0-9a-f]+$/.test(name)));
-
-    fs.unlinkSync(body);
-    execFileSync('mkfifo', [body]);
-    fs.chmodSync(body, 0o666);
-
+    const body = pipe(nginx);
     const request = http.get({ host: '127.0.0.1', port: nginx.port,
                                path: '/page', agent: false });
 
@@ -734,7 +824,7 @@ test('a client that leaves while a second subrequest reads', async (t) => {
     await until('nginx knows that', () =>
         /prematurely closed connection/.test(nginx.log()));
 
-    fs.closeSync(fs.openSync(body, 'w'));
+    body.release();
     await until('its end', async () =>
         await status('Active connections') === 1);
 });
