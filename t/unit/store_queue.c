@@ -1127,7 +1127,7 @@ a_stopped_one_reports_what_was_delivered(void **unused)
 }
 
 
-/* What happens to a lane is put together in one report, but not out of order. */
+/* What happens to a lane is put together in one report, in its order. */
 
 static void
 a_lane_that_is_let_go_and_held_again(void **unused)
