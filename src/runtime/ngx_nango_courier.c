@@ -765,20 +765,20 @@ ngx_nango_courier_committed(nango_store_t *store, uint64_t events,
     }
 
     cr->applied = applied;
+    j = 0;
 
     for (i = 0; i < cr->n; i++) {
         desk = &cr->desks[i];
         s = NULL;
 
-        for (j = 0; j < cr->taken; j++) {
+        /* Both are in the same order. */
 
-            if (ngx_memcmp(cr->settlements[j].key, desk->subscriber.key,
-                           NANGO_KEY_LEN)
-                == 0)
-            {
-                s = &cr->settlements[j];
-                break;
-            }
+        if (j < cr->taken
+            && ngx_memcmp(cr->settlements[j].key, desk->subscriber.key,
+                          NANGO_KEY_LEN)
+               == 0)
+        {
+            s = &cr->settlements[j++];
         }
 
         if (s && s->stale) {
