@@ -65,7 +65,7 @@
 /* us: so long others may lead instead. */
 #define NGX_NANGO_YIELD         (1000 * 1000)
 
-#define NGX_NANGO_LEADER_WRECKED  -2
+#define NGX_NANGO_LEADER_WRECKED  (-2)
 
 
 typedef struct {

@@ -42,6 +42,8 @@ static int nango_events_walk(nango_events_walk_t *walk, nango_error_t *err);
 static int nango_events_one(nango_events_walk_t *walk, uint64_t sequence,
     nango_str_t data, nango_error_t *err);
 static int nango_events_copy(nango_events_walk_t *walk, nango_record_t *rec);
+static int nango_events_then(nango_events_walk_t *walk, uint64_t sequence,
+    nango_connection_t *c);
 static int nango_events_is(const nango_connection_t *c,
     const nango_record_t *rec);
 static int nango_reader_first_of(nango_reader_t *reader,
@@ -246,6 +248,13 @@ nango_events_one(nango_events_walk_t *walk, uint64_t sequence,
 
         if (rc == 1 && nango_events_is(&c, &rec)) {
             event.connection = &c;
+            rc = nango_events_then(walk, sequence, &c);
+
+            if (rc != 0) {
+                (void) nango_store_error(nango_reader_store(walk->reader), err,
+                                         rc, "mdb_get()", "state");
+                return -1;
+            }
         }
     }
 
@@ -260,6 +269,52 @@ nango_events_one(nango_events_walk_t *walk, uint64_t sequence,
     walk->bytes += rec.body.len;
 
     return walk->visit(walk->data, &event);
+}
+
+
+/*
+ * Leaves the connection only those tags that it had when the event came: who
+ * has got it since then sees nothing of what was another's.  LMDB's code.
+ */
+
+static int
+nango_events_then(nango_events_walk_t *walk, uint64_t sequence,
+    nango_connection_t *c)
+{
+    int                  rc;
+    size_t               i, n;
+    nango_str_t          value;
+    nango_connection_t   then;
+
+    if (c->updated_sequence <= sequence) {
+        return 0;
+    }
+
+    rc = nango_history_at(walk->reader->state, nango_reader_store(walk->reader),
+                          c->key, sequence, &then);
+
+    if (rc == MDB_NOTFOUND) {
+        c->ntags = 0;
+        return 0;
+    }
+
+    if (rc != 0) {
+        return rc;
+    }
+
+    n = 0;
+
+    for (i = 0; i < c->ntags; i++) {
+        value = nango_connection_tag(&then, c->tags[i].name);
+
+        if (value.data != NULL && nango_str_eq(value, c->tags[i].value)) {
+            c->tags[n++] = c->tags[i];
+        }
+    }
+
+    c->ntags = n;
+
+    return 0;
 }
 
 

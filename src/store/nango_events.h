@@ -24,7 +24,8 @@
 typedef struct {
     uint64_t                   sequence;
     const nango_record_t      *record;
-    const nango_connection_t  *connection;  /* NULL: of none that is known */
+    const nango_connection_t  *connection;  /* NULL: of none that is known;
+                                               tags it had then and has now */
     const unsigned char       *key;         /* NULL: it names none */
 } nango_logged_t;
 

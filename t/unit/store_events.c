@@ -307,7 +307,7 @@ whose_it_is_follows_from_its_connection_now(void **state)
     assert_int_equal(read_from(store, &wanted, &position), 0);
     assert_saw(1, 2, 3, 4, 5);
 
-    /* Given away, with all that was before; and deleted. */
+    /* Given away, without what was before; and deleted. */
 
     (void) made(store, (event_t) { .id = "c", .op = NANGO_OP_OVERRIDE,
         .success = NANGO_SUCCESS_TRUE, .tags = "{\"u\":\"2\"}" });
@@ -322,7 +322,20 @@ whose_it_is_follows_from_its_connection_now(void **state)
     wanted = want("prod", two, 1);
     position = 0;
     assert_int_equal(read_from(store, &wanted, &position), 0);
-    assert_saw(1, 2, 6, 7);
+    assert_saw(6, 7);
+
+    /* What stays the same makes no difference. */
+
+    (void) made(store, (event_t) { .id = "e", .op = NANGO_OP_CREATION,
+        .success = NANGO_SUCCESS_TRUE, .tags = "{\"u\":\"2\"}" });
+    (void) made(store, (event_t) { .id = "e", .op = NANGO_OP_OVERRIDE,
+        .success = NANGO_SUCCESS_TRUE,
+        .tags = "{\"u\":\"2\",\"o\":\"b\"}" });
+    (void) fold(store);
+
+    position = 0;
+    assert_int_equal(read_from(store, &wanted, &position), 0);
+    assert_saw(6, 7, 8, 9);
 
     nango_store_close(store);
 }
