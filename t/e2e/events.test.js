@@ -551,19 +551,19 @@ test('pages and streams of random owners are what a plain model says',
         const parsed = JSON.parse(body);
 
         events.push({ sequence, id: parsed.connectionId,
-                      type: parsed.type || 'other' });
+                      type: parsed.type || 'other',
+                      then: owners.get(parsed.connectionId) });
     }
 
-    const expected = (what, after) => events.filter((event) => {
-        const tags = owners.get(event.id);
+    const owns = (tags, what) => tags && tags.end_user_id === what.user
+        && (what.org === undefined || tags.organization_id === what.org);
 
-        return event.sequence > after
-            && (what.type === undefined || event.type === what.type)
-            && (what.all
-                || (tags && tags.end_user_id === what.user
-                    && (what.org === undefined
-                        || tags.organization_id === what.org)));
-    }).map((event) => event.sequence);
+    const expected = (what, after) => events.filter((event) =>
+        event.sequence > after
+        && (what.type === undefined || event.type === what.type)
+        && (what.all || (owns(event.then, what)
+                         && owns(owners.get(event.id), what)))
+    ).map((event) => event.sequence);
 
     for (let i = 0; i < 60; i++) {
         const what = { all: below(4) === 0, user: `u${below(5)}`,

@@ -333,6 +333,7 @@ whose_it_is_follows_from_its_connection_now(void **state)
         .tags = "{\"u\":\"2\",\"o\":\"b\"}" });
     (void) fold(store);
 
+    wanted = want("prod", two, 1);
     position = 0;
     assert_int_equal(read_from(store, &wanted, &position), 0);
     assert_saw(6, 7, 8, 9);
