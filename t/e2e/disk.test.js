@@ -275,7 +275,10 @@ async function fails(nginx, disk, [rule, small, large, list], i) {
 
     disk.fail();
 
-    /* Each worker tries to open what it has closed once a second. */
+    /*
+     * Each worker tries to open what it has closed once a second, or after
+     * faults that opening does not explain within a minute.
+     */
 
     for (let n = 0; n < (/^(meta|bus|read)/.test(rule) ? 12 : 3); n++) {
         await until(`${rule} to be over`, async () => {
@@ -284,7 +287,7 @@ async function fails(nginx, disk, [rule, small, large, list], i) {
             n = status === 200 ? n : 0;
 
             return status === 200;
-        }, 15000);
+        }, /^bus/.test(rule) ? 75000 : 15000);
 
         await sleep(100);
     }
