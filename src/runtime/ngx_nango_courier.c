@@ -97,6 +97,8 @@ static nango_rc_e ngx_nango_desk_read(nango_store_t *store,
     nango_error_t *err);
 static nango_rc_e ngx_nango_desk_rows(nango_store_t *store,
     ngx_nango_desk_t *desk, size_t rows, uint64_t now, nango_error_t *err);
+static nango_rc_e ngx_nango_desk_expire(nango_store_t *store,
+    ngx_nango_desk_t *desk, uint64_t now, nango_error_t *err);
 static nango_rc_e ngx_nango_desk_refresh(ngx_nango_desk_t *desk,
     nango_error_t *err);
 static ngx_int_t ngx_nango_desk_park(ngx_nango_desk_t *desk,
@@ -951,6 +953,14 @@ ngx_nango_courier_serve(nango_store_t *store, int *ms, nango_error_t *err)
             }
         }
 
+        if (expire) {
+            rc = ngx_nango_desk_expire(store, desk, now, err);
+
+            if (rc != NANGO_OK) {
+                return rc;
+            }
+        }
+
         if ((room && !desk->parked)
             && (desk->more || desk->position < cr->applied))
         {
@@ -1166,6 +1176,38 @@ ngx_nango_desk_rows(nango_store_t *store, ngx_nango_desk_t *desk, size_t rows,
 
     ngx_nango_desk_post(desk, m);
     ngx_nango_courier_wake(cr->loop_fd);
+
+    return NANGO_OK;
+}
+
+
+/* Rows, which whoever is parked or down does not take from the disk. */
+
+static nango_rc_e
+ngx_nango_desk_expire(nango_store_t *store, ngx_nango_desk_t *desk,
+    uint64_t now, nango_error_t *err)
+{
+    nango_rc_e            rc;
+    ngx_nango_message_t  *m;
+
+    m = calloc(1, sizeof(ngx_nango_message_t));
+
+    if (m == NULL) {
+        return NANGO_OK;
+    }
+
+    rc = nango_delivery_expired(store, &desk->subscriber, now,
+                                NGX_NANGO_COURIER_EXPIRE,
+                                ngx_nango_desk_is_out, desk, &m->settled,
+                                &m->nsettled, &m->settled_size, err);
+
+    if (rc != NANGO_OK || m->nsettled == 0) {
+        ngx_nango_courier_free(m);
+        return rc;
+    }
+
+    ngx_nango_desk_post(desk, m);
+    ngx_nango_courier_wake(ngx_nango_courier.loop_fd);
 
     return NANGO_OK;
 }

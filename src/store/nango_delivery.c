@@ -89,6 +89,11 @@ static int nango_delivery_due_lane(nango_delivering_t *r,
     const unsigned char lane[NANGO_KEY_LEN], int *some);
 static int nango_delivery_due_row(nango_delivering_t *r,
     const unsigned char lane[NANGO_KEY_LEN], uint64_t sequence);
+static nango_rc_e nango_delivery_expired_work(void *data, nango_error_t *err);
+static int nango_delivery_expired_rows(nango_delivering_t *r,
+    MDB_cursor *cursor);
+static int nango_delivery_expired_row(nango_delivering_t *r,
+    uint64_t sequence, int *young);
 static int nango_delivering_lane(nango_delivering_t *r, uint64_t sequence,
     const nango_record_t *rec, unsigned char lane[NANGO_KEY_LEN]);
 static int nango_delivering_held(nango_delivering_t *r,
@@ -619,6 +624,149 @@ nango_delivery_due_row(nango_delivering_t *r,
     }
 
     rc = nango_delivering_settle(r, sequence, lane, NANGO_SETTLED_DEAD,
+                                 &settled);
+    if (rc == 0) {
+        settled->row = 1;
+        settled->attempts = row.attempts;
+        settled->status = row.status;
+    }
+
+    return rc;
+}
+
+
+nango_rc_e
+nango_delivery_expired(nango_store_t *store,
+    const nango_subscriber_t *subscriber, uint64_t now_ms, size_t max,
+    int (*skip)(void *data, const unsigned char lane[NANGO_KEY_LEN]),
+    void *data, nango_settled_t **settled, size_t *nsettled,
+    size_t *settled_size, nango_error_t *err)
+{
+    nango_delivery_t    *none;
+    nango_delivering_t   r;
+
+    memset(&r, 0, offsetof(nango_delivering_t, connection));
+
+    r.store = store;
+    r.subscriber = subscriber;
+    r.settled = settled;
+    r.nsettled = nsettled;
+    r.size = settled_size;
+    r.now_ms = now_ms;
+    r.max_lanes = max;
+    r.skip = skip;
+    r.data = data;
+
+    none = NULL;
+
+    return nango_delivering(&r, nango_delivery_expired_work, &none, err);
+}
+
+
+static nango_rc_e
+nango_delivery_expired_work(void *data, nango_error_t *err)
+{
+    nango_delivering_t *r = data;
+
+    int          rc;
+    MDB_cursor  *cursor;
+
+    rc = nango_delivering_begin(r);
+
+    if (rc == 0 && r->held) {
+        rc = mdb_cursor_open(r->state, r->store->rows, &cursor);
+
+        if (rc == 0) {
+            rc = nango_delivery_expired_rows(r, cursor);
+            mdb_cursor_close(cursor);
+        }
+    }
+
+    nango_delivering_end(r);
+
+    return nango_store_error(r->store, err, rc, "reading", "state");
+}
+
+
+/* Oldest first; what is not there any more dies as soon as it is due. */
+
+static int
+nango_delivery_expired_rows(nango_delivering_t *r, MDB_cursor *cursor)
+{
+    int             rc, young;
+    size_t          n;
+    MDB_val         key, val;
+    unsigned char   buf[NANGO_ROWS_KEY_LEN];
+
+    nango_rows_key(buf, r->subscriber->key, NANGO_ROW_WAITING, 0);
+
+    rc = nango_rows_seek(cursor, buf, NANGO_ROWS_KEY_LEN, NANGO_KEY_LEN + 1,
+                         &key, &val);
+
+    for (n = 0; rc == 0 && n < r->max_lanes; n++) {
+        young = 0;
+
+        rc = nango_delivery_expired_row(r,
+                               nango_get_be64((unsigned char *) key.mv_data
+                                              + NANGO_KEY_LEN + 1), &young);
+        if (rc != 0 || young) {
+            return rc;
+        }
+
+        rc = nango_rows_step(cursor, buf, NANGO_ROWS_KEY_LEN,
+                             NANGO_KEY_LEN + 1, &key, &val);
+    }
+
+    return (rc == MDB_NOTFOUND) ? 0 : rc;
+}
+
+
+static int
+nango_delivery_expired_row(nango_delivering_t *r, uint64_t sequence,
+    int *young)
+{
+    int               rc, found;
+    MDB_val           key, val;
+    uint64_t          age;
+    nango_row_t       row;
+    nango_record_t    rec;
+    nango_settled_t  *settled;
+    unsigned char     buf[NANGO_SEQUENCE_LEN], lane[NANGO_KEY_LEN];
+
+    age = r->subscriber->max_age_ms;
+
+    nango_put_be64(buf, sequence);
+    key = nango_val(buf, NANGO_SEQUENCE_LEN);
+
+    rc = mdb_cursor_get(r->events, &key, &val, MDB_SET);
+
+    if (rc != 0) {
+        return (rc == MDB_NOTFOUND) ? 0 : rc;
+    }
+
+    if (nango_record_decode(&rec, nango_str(val.mv_data, val.mv_size)) != 0) {
+        return 0;
+    }
+
+    if (r->now_ms < rec.received_at || r->now_ms - rec.received_at <= age) {
+        *young = 1;
+        return 0;
+    }
+
+    memset(lane, 0, NANGO_KEY_LEN);
+
+    rc = nango_row_get(r->state, r->store, r->subscriber->key, sequence, lane,
+                       &row, &found);
+
+    if (rc != 0 || !found
+        || (row.attempts == 0 && row.since != 0
+            && (r->now_ms < row.since || r->now_ms - row.since <= age))
+        || (r->skip != NULL && r->skip(r->data, row.lane)))
+    {
+        return rc;
+    }
+
+    rc = nango_delivering_settle(r, sequence, row.lane, NANGO_SETTLED_DEAD,
                                  &settled);
     if (rc == 0) {
         settled->row = 1;

@@ -191,6 +191,18 @@ nango_rc_e nango_delivery_due(nango_store_t *store,
     nango_settled_t **settled, size_t *nsettled, size_t *settled_size,
     nango_error_t *err);
 
+/*
+ * Rows of events received more than max_age_ms before now_ms, of the oldest
+ * max rows that wait, into *settled as DEAD: of a subscriber that gets nothing
+ * for so long.  One that was put back by hand is as old as that until it has
+ * been tried.  skip() as above.  Leader's thread; waits for the disk.
+ */
+nango_rc_e nango_delivery_expired(nango_store_t *store,
+    const nango_subscriber_t *subscriber, uint64_t now_ms, size_t max,
+    int (*skip)(void *data, const unsigned char lane[NANGO_KEY_LEN]),
+    void *data, nango_settled_t **settled, size_t *nsettled,
+    size_t *settled_size, nango_error_t *err);
+
 
 /*
  * Prunes the log from its old end, in one transaction: what was received more
@@ -290,7 +302,7 @@ typedef struct {
     uint32_t              attempts;
     uint16_t              status;
     uint64_t              since;        /* dead: when it died; else when it
-                                           first failed */
+                                           first failed, or was put back */
     uint64_t              next_at;      /* waiting */
 } nango_owed_t;
 

@@ -296,7 +296,7 @@ nango_hand_redeliver_one(nango_hand_t *h, uint64_t sequence)
     after.state = NANGO_ROW_WAITING;
     after.attempts = 0;
     after.next_at = 0;
-    after.since = 0;
+    after.since = h->now_ms;
 
     rc = nango_lane_head(h->txn, h->store, h->key, after.lane, &head);
 

@@ -224,6 +224,50 @@ test('who is away for too long does not get all', async (t) => {
 });
 
 
+for (const how of ['parked', 'down']) {
+    test(`what has failed before dies too for who is ${how}`, async (t) => {
+        const read = reader(t);
+        const backend = await Backend.create(t, {
+            answer: ({ body }) => (/"gone"/.test(body) ? 410 : 500) });
+        const [nginx, clock] = await started(t, config(
+            `deliver app ${backend.url} max_age=1h;`));
+
+        for (let i = 0; i < 5; i++) {
+            await post(nginx, sync(`c-${i}`));
+        }
+
+        await until('rows', () => ledgers(read, nginx).app.rows === 5);
+
+        if (how === 'down') {
+            await backend.down();
+        }
+
+        await post(nginx, sync('gone'));
+        await until('it to be noticed', () => (how === 'parked'
+            ? ledgers(read, nginx).app.parked
+            : nginx.lines('error').some(
+                (line) => /does not take events/.test(line))));
+
+        clock.forward(61 * MINUTE);
+
+        /* What is young keeps it from asking for rows. */
+
+        await until('them to be dead', async () => {
+            await post(nginx, sync('young'));
+            clock.forward(10 * SECOND);
+            await sleep(100);
+
+            const { app } = ledgers(read, nginx);
+
+            return app.dead >= 6 && app.rows === 0;
+        }, 30000);
+
+        assertAlive(nginx);
+        assert.ok(await nginx.stop());
+    });
+}
+
+
 test('one request at a time to who fails everything', async (t) => {
     const read = reader(t);
     let down = false;

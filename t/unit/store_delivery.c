@@ -553,6 +553,70 @@ skip_lane(void *data, const unsigned char lane[NANGO_KEY_LEN])
 }
 
 
+static size_t
+expired(nango_store_t *store, const nango_subscriber_t *s, owing_t *o,
+    uint64_t after, size_t max, unsigned char *skip)
+{
+    o->nsettled = 0;
+
+    assert_ok(nango_delivery_expired(store, s, T0 + after, max,
+                                     skip ? skip_lane : NULL, skip,
+                                     &o->settled, &o->nsettled, &o->size,
+                                     &failure));
+
+    return o->nsettled;
+}
+
+
+/* Also for who takes none of its rows; but what was put back has its time. */
+
+static void
+rows_die_too(void **state)
+{
+    int                 more;
+    size_t              i;
+    owing_t             o = { 0 };
+    uint64_t            n, put_back;
+    nango_store_t      *store;
+    nango_subscriber_t  s;
+    unsigned char       lane[NANGO_KEY_LEN];
+
+    store = store_open();
+    s = subscriber("prod", "app");
+    assert_int_equal(expired(store, &s, &o, 2 * HOUR, 10, NULL), 0);
+    hold_up(store, &s, &o);
+
+    assert_int_equal(expired(store, &s, &o, HOUR / 2, 10, NULL), 0);
+    assert_int_equal(expired(store, &s, &o, 2 * HOUR, 2, NULL), 2);
+    assert_int_equal(expired(store, &s, &o, 2 * HOUR, 10, NULL), 4);
+
+    for (i = 0; i < 4; i++) {
+        assert_sequence(o.settled[i].sequence, i + 1);
+        assert_int_equal(o.settled[i].kind, NANGO_SETTLED_DEAD);
+        assert_true(o.settled[i].row);
+    }
+
+    memcpy(lane, o.settled[1].lane, NANGO_KEY_LEN);
+    assert_int_equal(expired(store, &s, &o, 2 * HOUR, 10, lane), 3);
+
+    o.position = 4;
+    fold_settled(store, &s, 4, &o, 0);
+    assert_ledger(ledger(store, &s), 4, 0, 0, 3, 1, 0);
+
+    put_back = 3 * HOUR;
+    assert_ok(nango_delivery_redeliver(store, s.key, 1, 10, T0 + put_back, &n,
+                                       &more, &failure));
+
+    assert_int_equal(expired(store, &s, &o, put_back + HOUR, 10, NULL), 1);
+    assert_sequence(o.settled[0].sequence, 2);
+    assert_int_equal(expired(store, &s, &o, put_back + HOUR + 1, 10, NULL),
+                     2);
+
+    owing_free(&o);
+    nango_store_close(store);
+}
+
+
 static void
 what_is_due_first_comes_first(void **state)
 {
@@ -1642,6 +1706,7 @@ main(void)
         store_unit(what_is_too_old_dies),
         store_unit(a_new_one_starts_at_the_newest_or_at_the_oldest),
         store_unit(a_name_too_long_is_refused),
+        store_unit(rows_die_too),
         store_unit(what_is_due_first_comes_first),
         store_unit(a_lane_is_read_in_parts),
         store_unit(a_letter_that_comes_back_is_first_in_its_lane),
