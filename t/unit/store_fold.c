@@ -625,6 +625,118 @@ changes_are_forgotten_after_an_hour(void **state)
 }
 
 
+/* 256 at a time, of so many connections. */
+
+static void
+put_many(nango_store_t *store, int n, event_t (*make)(const char *id))
+{
+    int              i, k;
+    char             id[16];
+    event_t          e;
+    nango_write_t   *jobs[256];
+    nango_writer_t  *writer;
+
+    writer = nango_writer_create(store, 0);
+    assert_non_null(writer);
+
+    for (i = 0; i < n; i++) {
+        (void) snprintf(id, sizeof(id), "c-%d", i);
+
+        e = make(id);
+        jobs[i % 256] = job_make(&e);
+
+        if (i % 256 == 255 || i == n - 1) {
+            assert_ok(nango_log_commit(writer, jobs, (size_t) i % 256 + 1,
+                                       &failure));
+
+            for (k = 0; k <= i % 256; k++) {
+                job_free(jobs[k]);
+            }
+        }
+    }
+
+    nango_writer_free(writer);
+}
+
+
+static event_t
+created_some(const char *id)
+{
+    return created(id, "{\"a\":\"1\"}");
+}
+
+
+static event_t
+deleted_some(const char *id)
+{
+    return deleted(id);
+}
+
+
+static int
+fold_once(nango_store_t *store, uint64_t after, uint64_t retain)
+{
+    nango_folded_t        folded;
+    nango_fold_options_t  options;
+
+    memset(&options, 0, sizeof(options));
+
+    options.now_ms = T0 + after;
+    options.retain_ms = retain;
+
+    assert_ok(nango_fold(store, &options, &folded, &failure));
+
+    return folded.old;
+}
+
+
+static void
+as_many_are_dropped_as_are_added(void **state)
+{
+    nango_store_t  *store;
+
+    store = store_open();
+    put_many(store, 3000, created_some);
+    fold_at(store, 0, 100 * HOUR, 0);
+
+    put_many(store, 3000, deleted_some);
+    assert_int_equal(fold_once(store, HOUR + 1, 100 * HOUR), 0);
+    assert_int_equal(entries(store, store->changes), 3000);
+
+    put_many(store, 3000, created_some);
+    assert_int_equal(fold_once(store, HOUR + 1, HOUR), 0);
+    assert_int_equal(entries(store, store->tombstones), 0);
+
+    nango_store_close(store);
+}
+
+
+static void
+it_is_told_that_there_is_more_to_drop(void **state)
+{
+    nango_store_t  *store;
+
+    store = store_open();
+    put_many(store, 1500, created_some);
+    put_many(store, 1500, deleted_some);
+    fold_at(store, 0, 100 * HOUR, 0);
+
+    assert_int_equal(entries(store, store->changes), 3000);
+    assert_int_equal(entries(store, store->tombstones), 1500);
+
+    assert_int_equal(fold_once(store, 2 * HOUR, 100 * HOUR), 1);
+    assert_int_equal(fold_once(store, 2 * HOUR, 100 * HOUR), 1);
+    assert_int_equal(fold_once(store, 2 * HOUR, 100 * HOUR), 0);
+    assert_int_equal(entries(store, store->changes), 0);
+
+    assert_int_equal(fold_once(store, 2 * HOUR, HOUR), 1);
+    assert_int_equal(fold_once(store, 2 * HOUR, HOUR), 0);
+    assert_int_equal(entries(store, store->tombstones), 0);
+
+    nango_store_close(store);
+}
+
+
 static void
 changes_of_a_wrong_clock_go_too(void **state)
 {
@@ -1383,6 +1495,8 @@ main(void)
         store_unit(forgotten_changes_are_said_to_be),
         store_unit(so_are_too_many),
         store_unit(changes_are_forgotten_after_an_hour),
+        store_unit(as_many_are_dropped_as_are_added),
+        store_unit(it_is_told_that_there_is_more_to_drop),
         store_unit(changes_of_a_wrong_clock_go_too),
         store_unit(a_tombstone_is_dropped_after_its_time),
         store_unit(a_tombstone_that_was_lifted_takes_nothing_along),
