@@ -543,37 +543,52 @@ forgotten_changes_are_said_to_be(void **state)
 }
 
 
+/* So many, each as make says. */
+
 static void
-so_are_too_many(void **state)
+put_many(nango_store_t *store, int n, event_t (*make)(int i))
 {
-    int              i;
+    int              i, k;
     event_t          e;
-    visited_t        v;
-    nango_store_t   *store;
     nango_write_t   *jobs[256];
     nango_writer_t  *writer;
 
-    store = store_open();
     writer = nango_writer_create(store, 0);
     assert_non_null(writer);
 
-    for (i = 0; i < NANGO_CHANGES_MAX + 256; i++) {
-
-        e = overridden("one", i % 2 ? "{\"a\":\"1\"}" : "{\"a\":\"2\"}");
+    for (i = 0; i < n; i++) {
+        e = make(i);
         jobs[i % 256] = job_make(&e);
 
-        if (i % 256 == 255) {
-            int  n;
+        if (i % 256 == 255 || i == n - 1) {
+            assert_ok(nango_log_commit(writer, jobs, (size_t) i % 256 + 1,
+                                       &failure));
 
-            assert_ok(nango_log_commit(writer, jobs, 256, &failure));
-
-            for (n = 0; n < 256; n++) {
-                job_free(jobs[n]);
+            for (k = 0; k <= i % 256; k++) {
+                job_free(jobs[k]);
             }
         }
     }
 
     nango_writer_free(writer);
+}
+
+
+static event_t
+to_and_fro(int i)
+{
+    return overridden("one", i % 2 ? "{\"a\":\"1\"}" : "{\"a\":\"2\"}");
+}
+
+
+static void
+so_are_too_many(void **state)
+{
+    visited_t       v;
+    nango_store_t  *store;
+
+    store = store_open();
+    put_many(store, NANGO_CHANGES_MAX + 256, to_and_fro);
     fold(store);
 
     /* one row more than are looked at, and just as many */
@@ -625,51 +640,28 @@ changes_are_forgotten_after_an_hour(void **state)
 }
 
 
-/* 256 at a time, of so many connections. */
-
-static void
-put_many(nango_store_t *store, int n, event_t (*make)(const char *id))
+static const char *
+some(int i)
 {
-    int              i, k;
-    char             id[16];
-    event_t          e;
-    nango_write_t   *jobs[256];
-    nango_writer_t  *writer;
+    static char  id[16];
 
-    writer = nango_writer_create(store, 0);
-    assert_non_null(writer);
+    (void) snprintf(id, sizeof(id), "c-%d", i);
 
-    for (i = 0; i < n; i++) {
-        (void) snprintf(id, sizeof(id), "c-%d", i);
-
-        e = make(id);
-        jobs[i % 256] = job_make(&e);
-
-        if (i % 256 == 255 || i == n - 1) {
-            assert_ok(nango_log_commit(writer, jobs, (size_t) i % 256 + 1,
-                                       &failure));
-
-            for (k = 0; k <= i % 256; k++) {
-                job_free(jobs[k]);
-            }
-        }
-    }
-
-    nango_writer_free(writer);
+    return id;
 }
 
 
 static event_t
-created_some(const char *id)
+created_some(int i)
 {
-    return created(id, "{\"a\":\"1\"}");
+    return created(some(i), "{\"a\":\"1\"}");
 }
 
 
 static event_t
-deleted_some(const char *id)
+deleted_some(int i)
 {
-    return deleted(id);
+    return deleted(some(i));
 }
 
 
