@@ -21,6 +21,17 @@
  *         "changes p50 p99 lists50 lists99 sessions50 sessions99 bad", where
  *         changes are timed from the acknowledgement to the answer
  *
+ *     client steady PORT auth|sync SECONDS RATE CONNECTIONS KEY
+ *         so many webhooks a second, all different, of so many connections in
+ *         turn; prints "answered bad"
+ *
+ *     client beside PORT BACKEND SECONDS RATE KEY
+ *         so many webhooks a second, and is the backend at port BACKEND, which
+ *         takes each at once, and the one at the next port, which never
+ *         answers; prints "delivered p50 p99 hung bad", in us from the
+ *         acknowledgement to the arrival at the first, and how many the second
+ *         got
+ *
  * Addresses of 127.0.0.0/8 are taken in turns, as there are not enough ports.
  */
 
@@ -50,7 +61,9 @@
 #define PROVIDERS  10
 
 
-typedef enum { WEBHOOK, GET, LIST, SESSION, POLL } kind_e;
+typedef enum {
+    WEBHOOK, GET, LIST, SESSION, POLL, TAKES, HANGS, TAKEN, HUNG
+} kind_e;
 
 
 typedef struct {
@@ -155,13 +168,12 @@ times_print(times_t *times)
 }
 
 
+/* Takes fd, -1: a new one. */
+
 static client_t *
-client_open(kind_e kind)
+client_create(kind_e kind, int fd)
 {
-    int                  one;
-    client_t            *c;
-    struct sockaddr_in   addr;
-    struct epoll_event   ev;
+    client_t  *c;
 
     c = calloc(1, sizeof(client_t));
 
@@ -170,11 +182,43 @@ client_open(kind_e kind)
     }
 
     c->kind = kind;
-    c->fd = socket(AF_INET, SOCK_STREAM, 0);
+    c->fd = (fd == -1) ? socket(AF_INET, SOCK_STREAM, 0) : fd;
 
     if (c->fd == -1) {
         die("socket()");
     }
+
+    return c;
+}
+
+
+static void
+client_watch(client_t *c)
+{
+    struct epoll_event  ev;
+
+    if (fcntl(c->fd, F_SETFL, O_NONBLOCK) == -1) {
+        die("fcntl()");
+    }
+
+    memset(&ev, 0, sizeof(ev));
+    ev.events = EPOLLIN;
+    ev.data.ptr = c;
+
+    if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, c->fd, &ev) == -1) {
+        die("epoll_ctl()");
+    }
+}
+
+
+static client_t *
+client_open(kind_e kind)
+{
+    int                  one;
+    client_t            *c;
+    struct sockaddr_in   addr;
+
+    c = client_create(kind, -1);
 
     one = 1;
 
@@ -197,18 +241,7 @@ client_open(kind_e kind)
         die("connect()");
     }
 
-    if (fcntl(c->fd, F_SETFL, O_NONBLOCK) == -1) {
-        die("fcntl()");
-    }
-
-    memset(&ev, 0, sizeof(ev));
-    ev.events = EPOLLIN;
-    ev.data.ptr = c;
-
-    if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, c->fd, &ev) == -1) {
-        die("epoll_ctl()");
-    }
-
+    client_watch(c);
     opened++;
 
     return c;
@@ -256,31 +289,19 @@ client_session(client_t *c, long owner)
 }
 
 
-/* As Nango builds it, of some 500 bytes. */
-
 static void
-client_webhook(client_t *c, long number, long owner)
+client_signed(client_t *c, const char *body)
 {
-    int             i, len, body_len;
-    char            text[2048], body[1024], hex[2 * EVP_MAX_MD_SIZE + 1];
+    int             i, len;
+    char            text[2048], hex[2 * EVP_MAX_MD_SIZE + 1];
+    size_t          body_len;
     unsigned int    n;
     unsigned char   mac[EVP_MAX_MD_SIZE];
 
-    body_len = snprintf(body, sizeof(body),
-        "{\"authMode\":\"API_KEY\",\"connectionId\":\"%s-%012ld-4f3e-9a1b\","
-        "\"endUser\":{\"endUserEmail\":\"ann@example.com\",\"endUserId\":"
-        "\"user-%ld\",\"organizationId\":\"org-%ld\",\"tags\":{\"plan\":"
-        "\"pro\"}},\"environment\":\"dev\",\"from\":\"nango\",\"operation\":"
-        "\"creation\",\"provider\":\"p-%ld\",\"providerConfigKey\":\"p-%ld\","
-        "\"success\":true,\"tags\":{\"end_user_display_name\":\"Ann\","
-        "\"end_user_email\":\"ann@example.com\",\"end_user_id\":\"user-%ld\","
-        "\"organization_id\":\"org-%ld\",\"plan\":\"pro\"},\"type\":"
-        "\"auth\"}", run, number, owner, owner % 500,
-        number / owners % PROVIDERS, number / owners % PROVIDERS, owner,
-        owner % 500);
+    body_len = strlen(body);
 
     if (HMAC(EVP_sha256(), key, (int) strlen(key), (unsigned char *) body,
-             (size_t) body_len, mac, &n)
+             body_len, mac, &n)
         == NULL)
     {
         (void) fprintf(stderr, "HMAC() failed\n");
@@ -293,15 +314,59 @@ client_webhook(client_t *c, long number, long owner)
 
     len = snprintf(text, sizeof(text), "POST /webhook HTTP/1.1\r\n"
                    "Host: localhost\r\nContent-Type: application/json\r\n"
-                   "X-Nango-Hmac-Sha256: %s\r\nContent-Length: %d\r\n\r\n%s",
+                   "X-Nango-Hmac-Sha256: %s\r\nContent-Length: %zu\r\n\r\n%s",
                    hex, body_len, body);
 
-    c->n = owner;
     client_send(c, text, (size_t) len);
 }
 
 
-/* The status of a whole answer, 0: there is more to come. */
+/* As Nango builds it, of some 500 bytes; turn is what makes it another one. */
+
+static void
+client_webhook(client_t *c, long number, long owner, long turn)
+{
+    char  body[1024];
+
+    (void) snprintf(body, sizeof(body),
+        "{\"authMode\":\"API_KEY\",\"connectionId\":\"%s-%012ld-4f3e-9a1b\","
+        "\"endUser\":{\"endUserEmail\":\"ann@example.com\",\"endUserId\":"
+        "\"user-%ld\",\"organizationId\":\"org-%ld\",\"tags\":{\"plan\":"
+        "\"pro\"}},\"environment\":\"dev\",\"from\":\"nango\",\"operation\":"
+        "\"creation\",\"provider\":\"p-%ld\",\"providerConfigKey\":\"p-%ld\","
+        "\"success\":true,\"tags\":{\"end_user_display_name\":\"Ann\","
+        "\"end_user_email\":\"ann@example.com\",\"end_user_id\":\"user-%ld\","
+        "\"organization_id\":\"org-%ld\",\"plan\":\"pro\"},\"turn\":%ld,"
+        "\"type\":\"auth\"}", run, number, owner, owner % 500,
+        number / owners % PROVIDERS, number / owners % PROVIDERS, owner,
+        owner % 500, turn);
+
+    c->n = owner;
+    client_signed(c, body);
+}
+
+
+static void
+client_sync(client_t *c, long number, long turn)
+{
+    char  body[1024];
+
+    (void) snprintf(body, sizeof(body),
+        "{\"checkpoint\":null,\"connectionId\":\"%s-%012ld-4f3e-9a1b\","
+        "\"environment\":\"dev\",\"from\":\"nango\",\"model\":\"Issue\","
+        "\"modifiedAfter\":\"2026-07-01T12:00:00.000Z\",\"provider\":"
+        "\"p-%ld\",\"providerConfigKey\":\"p-%ld\",\"queryTimeStamp\":"
+        "\"2026-07-01T12:00:00.000Z\",\"responseResults\":{\"added\":%ld,"
+        "\"deleted\":0,\"updated\":0},\"success\":true,\"syncName\":"
+        "\"issues\",\"syncType\":\"INCREMENTAL\",\"syncVariant\":\"base\","
+        "\"type\":\"sync\"}", run, number, number % PROVIDERS,
+        number % PROVIDERS, turn);
+
+    client_signed(c, body);
+}
+
+
+/* Whether a message is whole; -1: the connection is closed. */
 
 static int
 client_read(client_t *c)
@@ -317,8 +382,7 @@ client_read(client_t *c)
     }
 
     if (n <= 0) {
-        (void) fprintf(stderr, "a connection was closed\n");
-        exit(1);
+        return -1;
     }
 
     c->len += (size_t) n;
@@ -337,14 +401,32 @@ client_read(client_t *c)
         total += strtoul(p + 17, NULL, 10);
     }
 
-    if (c->len < total) {
-        return 0;
-    }
-
-    c->busy = 0;
-
-    return atoi(c->data + sizeof("HTTP/1.1 ") - 1);
+    return c->len >= total;
 }
+
+
+/* The status of a whole answer, 0: there is more to come. */
+
+static int
+client_status(client_t *c)
+{
+    switch (client_read(c)) {
+
+    case 0:
+        return 0;
+
+    case 1:
+        c->busy = 0;
+        return atoi(c->data + sizeof("HTTP/1.1 ") - 1);
+
+    default:
+        (void) fprintf(stderr, "a connection was closed\n");
+        exit(1);
+    }
+}
+
+
+static void  served(client_t *c);
 
 
 /* Calls what is to be done with each whole answer, until then at most. */
@@ -353,6 +435,7 @@ static void
 answers(uint64_t until, void (*answered)(client_t *c, int status))
 {
     int                 i, n, ms, status;
+    client_t           *c;
     uint64_t            t;
     struct epoll_event  events[512];
 
@@ -362,11 +445,18 @@ answers(uint64_t until, void (*answered)(client_t *c, int status))
     n = epoll_wait(epoll_fd, events, 512, ms);
 
     for (i = 0; i < n; i++) {
-        status = client_read(events[i].data.ptr);
+        c = events[i].data.ptr;
+
+        if (c->kind >= TAKES) {
+            served(c);
+            continue;
+        }
+
+        status = client_status(c);
 
         if (status) {
             bad += (status / 100 != 2);
-            answered(events[i].data.ptr, status);
+            answered(c, status);
         }
     }
 }
@@ -385,7 +475,7 @@ fill_answered(client_t *c, int status)
     fill_left--;
 
     if (fill_next < fill_end) {
-        client_webhook(c, fill_next, fill_next % owners);
+        client_webhook(c, fill_next, fill_next % owners, 0);
         fill_next++;
     }
 }
@@ -403,7 +493,8 @@ fill(long first, long count)
     fill_left = count;
 
     for (i = 0; i < FILLERS && fill_next < fill_end; i++, fill_next++) {
-        client_webhook(client_open(WEBHOOK), fill_next, fill_next % owners);
+        client_webhook(client_open(WEBHOOK), fill_next, fill_next % owners,
+                       0);
     }
 
     while (fill_left) {
@@ -677,7 +768,7 @@ polls_run(long count, double seconds, long rate)
             c = idle(webhooks, WEBHOOK);
 
             if (c) {
-                client_webhook(c, n, owner);
+                client_webhook(c, n, owner, 0);
 
             } else {
                 acks++;
@@ -708,13 +799,261 @@ polls_run(long count, double seconds, long rate)
 }
 
 
+/* steady */
+
+static uint64_t  steady_answers;
+
+
+static void
+steady_answered(client_t *c, int status)
+{
+    (void) c;
+    (void) status;
+
+    steady_answers++;
+}
+
+
+static void
+steady(int sync, double seconds, long rate, long connections)
+{
+    long       n;
+    uint64_t   start, next, end;
+    client_t  *c, *all[256];
+
+    memset(all, 0, sizeof(all));
+
+    start = now();
+    next = start;
+    end = start + (uint64_t) (seconds * 1e6);
+    n = 0;
+
+    while (next < end || steady_answers < (uint64_t) n) {
+
+        if (now() > end + 20000000) {
+            (void) fprintf(stderr, "not all webhooks were answered\n");
+            exit(1);
+        }
+
+        while (next < end && now() >= next) {
+            c = idle(all, WEBHOOK);
+
+            /* Later, rather than not at all. */
+
+            if (c == NULL) {
+                bad--;
+                break;
+            }
+
+            if (sync) {
+                client_sync(c, n % connections, n);
+
+            } else {
+                client_webhook(c, n % connections, n % owners, n);
+            }
+
+            next = start + (uint64_t) ++n * 1000000 / (uint64_t) rate;
+        }
+
+        answers(next > now() && next < end ? next : now() + 1000,
+                steady_answered);
+    }
+
+    (void) printf("%lu %ld\n", (unsigned long) steady_answers, bad);
+}
+
+
+/* beside */
+
+typedef struct {
+    uint64_t  acked;
+    uint64_t  arrived;
+} delivery_t;
+
+
+static delivery_t  *deliveries;
+static long         delivered, sent, hung;
+
+
+static void
+serve(kind_e kind, int at)
+{
+    int                  one;
+    client_t            *c;
+    struct sockaddr_in   addr;
+
+    c = client_create(kind, -1);
+    one = 1;
+
+    (void) setsockopt(c->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+
+    memset(&addr, 0, sizeof(addr));
+    addr.sin_family = AF_INET;
+    addr.sin_port = htons((uint16_t) at);
+    addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+
+    if (bind(c->fd, (struct sockaddr *) &addr, sizeof(addr)) == -1
+        || listen(c->fd, 1024) == -1)
+    {
+        die("listen()");
+    }
+
+    client_watch(c);
+}
+
+
+static void
+served_arrived(const char *data, uint64_t t)
+{
+    long         n;
+    const char  *p;
+
+    static const char  before[] = "\"connectionId\":\"";
+
+    p = strstr(data, before);
+    p = p ? strchr(p + sizeof(before) - 1, '-') : NULL;
+    n = p ? strtol(p + 1, NULL, 10) : -1;
+
+    if (n < 0 || n >= sent) {
+        bad++;
+        return;
+    }
+
+    if (deliveries[n].arrived == 0) {
+        deliveries[n].arrived = t;
+        delivered++;
+    }
+}
+
+
+static void
+served(client_t *c)
+{
+    int       fd;
+    uint64_t  t;
+
+    static const char  answer[] = "HTTP/1.1 204 No Content\r\n\r\n";
+
+    t = now();
+
+    if (c->kind == TAKES || c->kind == HANGS) {
+        fd = accept(c->fd, NULL, NULL);
+
+        if (fd != -1) {
+            client_watch(client_create(c->kind == TAKES ? TAKEN : HUNG, fd));
+        }
+
+        return;
+    }
+
+    switch (client_read(c)) {
+
+    case 0:
+        return;
+
+    case 1:
+        break;
+
+    default:
+        (void) close(c->fd);
+        free(c);
+        return;
+    }
+
+    if (c->kind == HUNG) {
+        c->len = 0;
+        hung++;
+        return;
+    }
+
+    served_arrived(c->data, t);
+    client_send(c, answer, sizeof(answer) - 1);
+}
+
+
+static void
+beside_answered(client_t *c, int status)
+{
+    (void) status;
+
+    deliveries[c->acked].acked = now();
+}
+
+
+static void
+beside(int backend, double seconds, long rate)
+{
+    long         i, all;
+    uint64_t     start, next, end;
+    times_t      times;
+    client_t    *c, *webhooks[256];
+    delivery_t  *d;
+
+    memset(webhooks, 0, sizeof(webhooks));
+    times_init(&times);
+
+    all = (long) (seconds * (double) rate);
+    deliveries = calloc((size_t) all, sizeof(delivery_t));
+
+    if (deliveries == NULL) {
+        die("calloc()");
+    }
+
+    serve(TAKES, backend);
+    serve(HANGS, backend + 1);
+
+    start = now();
+    next = start;
+    end = start + (uint64_t) (seconds * 1e6) + 20000000;
+
+    while ((sent < all || delivered < sent) && now() < end) {
+
+        while (sent < all && now() >= next) {
+            c = idle(webhooks, WEBHOOK);
+
+            /* Later, rather than not at all. */
+
+            if (c == NULL) {
+                bad--;
+                break;
+            }
+
+            c->acked = (uint64_t) sent;
+            client_webhook(c, sent, sent % owners, 0);
+
+            next = start + (uint64_t) ++sent * 1000000 / (uint64_t) rate;
+        }
+
+        answers(sent < all && next > now() ? next : now() + 1000,
+                beside_answered);
+    }
+
+    bad += sent - delivered;
+
+    /* The first second is for connections, caches and a full set of slots. */
+
+    for (i = rate; i < sent; i++) {
+        d = &deliveries[i];
+
+        if (d->arrived) {
+            times_add(&times, d->arrived > d->acked ? d->arrived - d->acked
+                                                    : 0);
+        }
+    }
+
+    (void) printf("%ld", delivered);
+    times_print(&times);
+    (void) printf(" %ld %ld\n", hung, bad);
+}
+
+
 int
 main(int argc, char **argv)
 {
     const char  *what = argc > 1 ? argv[1] : "";
 
     if (argc < 5) {
-        (void) fprintf(stderr, "usage: client fill|load|hold|polls PORT ...\n");
+        (void) fprintf(stderr, "usage: client WHAT PORT ...\n");
         return 2;
     }
 
@@ -746,8 +1085,21 @@ main(int argc, char **argv)
         owners = atol(argv[3]) ? atol(argv[3]) : 10000;
         polls_run(atol(argv[3]), atof(argv[4]), atol(argv[5]));
 
+    } else if (strcmp(what, "steady") == 0 && argc == 8) {
+        (void) snprintf(run, sizeof(run), "steady");
+        key = argv[7];
+        owners = atol(argv[6]) / 10 + 1;
+        steady(strcmp(argv[3], "sync") == 0, atof(argv[4]), atol(argv[5]),
+               atol(argv[6]));
+
+    } else if (strcmp(what, "beside") == 0 && argc == 7) {
+        (void) snprintf(run, sizeof(run), "beside");
+        key = argv[6];
+        owners = 1000;
+        beside(atoi(argv[3]), atof(argv[4]), atol(argv[5]));
+
     } else {
-        (void) fprintf(stderr, "usage: client fill|load|hold|polls PORT ...\n");
+        (void) fprintf(stderr, "usage: client WHAT PORT ...\n");
         return 2;
     }
 

@@ -3,9 +3,11 @@
  *
  * How far the state is behind the log: reads both environments of a running
  * store, read only, and prints a line of "last applied" every INTERVAL ms, for
- * SECONDS.
+ * SECONDS.  With "sizes" also how large they are: "log state" in KB of their
+ * files' blocks, "log state" of their free pages in KB, and how many "events
+ * changes" they have.
  *
- *     lag STORE INTERVAL SECONDS
+ *     lag STORE INTERVAL SECONDS [sizes]
  */
 
 #include <lmdb.h>
@@ -13,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 
@@ -102,6 +105,81 @@ lag_applied(MDB_env *env)
 }
 
 
+static unsigned long
+lag_blocks(MDB_env *env)
+{
+    int          fd;
+    struct stat  sb;
+
+    if (mdb_env_get_fd(env, &fd) != 0 || fstat(fd, &sb) == -1) {
+        return 0;
+    }
+
+    return (unsigned long) sb.st_blocks / 2;
+}
+
+
+static unsigned long
+lag_entries(MDB_env *env, const char *table)
+{
+    MDB_dbi        dbi;
+    MDB_txn       *txn;
+    MDB_stat       stat;
+    unsigned long  n;
+
+    n = 0;
+
+    if (mdb_txn_begin(env, NULL, MDB_RDONLY, &txn) != 0) {
+        return 0;
+    }
+
+    if (mdb_dbi_open(txn, table, 0, &dbi) == 0
+        && mdb_stat(txn, dbi, &stat) == 0)
+    {
+        n = (unsigned long) stat.ms_entries;
+    }
+
+    mdb_txn_abort(txn);
+
+    return n;
+}
+
+
+/* LMDB's own table 0: lists of pages that begin with their number. */
+
+static unsigned long
+lag_free(MDB_env *env)
+{
+    size_t        n, pages;
+    MDB_txn      *txn;
+    MDB_val       key, value;
+    MDB_stat      stat;
+    MDB_cursor   *cursor;
+
+    pages = 0;
+
+    if (mdb_env_stat(env, &stat) != 0
+        || mdb_txn_begin(env, NULL, MDB_RDONLY, &txn) != 0)
+    {
+        return 0;
+    }
+
+    if (mdb_cursor_open(txn, 0, &cursor) == 0) {
+
+        while (mdb_cursor_get(cursor, &key, &value, MDB_NEXT) == 0) {
+            memcpy(&n, value.mv_data, sizeof(n));
+            pages += n;
+        }
+
+        mdb_cursor_close(cursor);
+    }
+
+    mdb_txn_abort(txn);
+
+    return (unsigned long) pages * (stat.ms_psize / 1024);
+}
+
+
 int
 main(int argc, char **argv)
 {
@@ -109,8 +187,8 @@ main(int argc, char **argv)
     MDB_env  *log, *state;
     uint64_t  last, applied;
 
-    if (argc != 4) {
-        (void) fprintf(stderr, "usage: lag STORE INTERVAL SECONDS\n");
+    if (argc != 4 && (argc != 5 || strcmp(argv[4], "sizes") != 0)) {
+        (void) fprintf(stderr, "usage: lag STORE INTERVAL SECONDS [sizes]\n");
         return 2;
     }
 
@@ -124,8 +202,17 @@ main(int argc, char **argv)
         last = lag_last(log);
         applied = lag_applied(state);
 
-        (void) printf("%llu %llu\n", (unsigned long long) last,
+        (void) printf("%llu %llu", (unsigned long long) last,
                       (unsigned long long) applied);
+
+        if (argc == 5) {
+            (void) printf(" %lu %lu %lu %lu %lu %lu", lag_blocks(log),
+                          lag_blocks(state), lag_free(log), lag_free(state),
+                          lag_entries(log, "events"),
+                          lag_entries(state, "changes"));
+        }
+
+        (void) printf("\n");
         (void) fflush(stdout);
 
         (void) usleep((useconds_t) interval * 1000);

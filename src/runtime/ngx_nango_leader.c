@@ -95,6 +95,7 @@ typedef struct {
     uint64_t              gained;       /* bytes since the last look */
     ngx_uint_t            prune_calls;
     ngx_uint_t            early;
+    ngx_uint_t            old;          /* to be dropped from the state */
     ngx_uint_t            left;
     ngx_uint_t            leads;
     ngx_nango_trouble_t   trouble;
@@ -256,7 +257,7 @@ ngx_nango_leader_cycle(void *data)
         }
 
         if (seen && nango_store_log_txnid(l->store) == seen
-            && !ngx_nango_leader_settles(l, &wait))
+            && !l->old && !ngx_nango_leader_settles(l, &wait))
         {
             ms = (ngx_nango_ticks() - busy < 1000000) ? NGX_NANGO_LOOK_BUSY
                                                       : NGX_NANGO_LOOK_IDLE;
@@ -624,6 +625,7 @@ ngx_nango_leader_fold(ngx_nango_leader_t *l, nango_folded_t *folded)
     }
 
     l->gained += folded->bytes;
+    l->old = folded->old;
 
     ngx_nango_set_applied_hint(folded->applied);
 

@@ -25,8 +25,14 @@
 #include <unistd.h>
 
 
-/* Of changes, of tombstones and of history, in one call. */
+/*
+ * Of changes, of tombstones and of history, in one call, besides what it adds:
+ * dropping is never slower than adding, however large the batches are.
+ */
 #define NANGO_FOLD_DROP    1024
+
+/* Rows of history that are looked at for each that is added. */
+#define NANGO_FOLD_LOOK    4
 
 /* Environments whose events are counted before that is written. */
 #define NANGO_FOLD_STORED  8
@@ -62,6 +68,7 @@ typedef struct {
 
     uint64_t              counts[NANGO_COUNT_N];
     size_t                writes;
+    uint64_t              remembered;   /* rows of history */
 
     nango_connection_t    before;
     nango_connection_t    after;
@@ -112,8 +119,10 @@ static int nango_fold_retagged(const nango_fold_t *f);
 static int nango_fold_change(nango_fold_t *f, uint64_t sequence);
 static int nango_fold_status(nango_fold_t *f, uint64_t sequence,
     const nango_record_t *rec);
-static int nango_fold_drop_changes(nango_fold_t *f, int *dropped);
-static int nango_fold_drop_tombstones(nango_fold_t *f, int *dropped);
+static int nango_fold_drop_changes(nango_fold_t *f, nango_folded_t *folded,
+    int *dropped);
+static int nango_fold_drop_tombstones(nango_fold_t *f, nango_folded_t *folded,
+    int *dropped);
 static int nango_fold_drop_tombstone(nango_fold_t *f, uint64_t sequence,
     MDB_val tombstone);
 static int nango_fold_drop_history(nango_fold_t *f, int *dropped);
@@ -140,6 +149,7 @@ nango_fold(nango_store_t *store, const nango_fold_options_t *options,
     f->now_ms = options->now_ms;
     f->retain_ms = options->retain_ms;
     f->writes = 0;
+    f->remembered = 0;
     f->buf = NULL;
     f->size = 0;
     f->history = NULL;
@@ -220,10 +230,10 @@ nango_fold_batch(nango_fold_t *f, const nango_fold_options_t *options,
     if (code == NANGO_OK) {
         f->applied = folded->applied;
 
-        rc = nango_fold_drop_changes(f, &dropped);
+        rc = nango_fold_drop_changes(f, folded, &dropped);
 
         if (rc == 0) {
-            rc = nango_fold_drop_tombstones(f, &dropped);
+            rc = nango_fold_drop_tombstones(f, folded, &dropped);
         }
 
         if (rc == 0) {
@@ -970,6 +980,7 @@ nango_fold_remember(nango_fold_t *f, uint64_t sequence)
     unsigned char  buf[NANGO_HISTORY_KEY_LEN];
 
     f->writes++;
+    f->remembered++;
 
     len = nango_connection_size(&f->before);
 
@@ -1134,11 +1145,12 @@ nango_fold_status(nango_fold_t *f, uint64_t sequence,
  */
 
 static int
-nango_fold_drop_changes(nango_fold_t *f, int *dropped)
+nango_fold_drop_changes(nango_fold_t *f, nango_folded_t *folded,
+    int *dropped)
 {
-    int             n, rc;
+    int             rc;
     MDB_val         key, val;
-    uint64_t        time, sequence;
+    uint64_t        n, max, time, sequence;
     MDB_cursor     *cursor;
     unsigned char   buf[8];
 
@@ -1149,7 +1161,9 @@ nango_fold_drop_changes(nango_fold_t *f, int *dropped)
 
     sequence = 0;
 
-    for (n = 0; n < NANGO_FOLD_DROP; n++) {
+    max = NANGO_FOLD_DROP + folded->events;
+
+    for (n = 0; n < max; n++) {
         rc = mdb_cursor_get(cursor, &key, &val, MDB_FIRST);
         if (rc != 0) {
             break;
@@ -1186,6 +1200,7 @@ nango_fold_drop_changes(nango_fold_t *f, int *dropped)
     }
 
     *dropped = 1;
+    folded->old |= (n == max);
 
     nango_put_le(buf, sequence, 8);
 
@@ -1194,11 +1209,12 @@ nango_fold_drop_changes(nango_fold_t *f, int *dropped)
 
 
 static int
-nango_fold_drop_tombstones(nango_fold_t *f, int *dropped)
+nango_fold_drop_tombstones(nango_fold_t *f, nango_folded_t *folded,
+    int *dropped)
 {
-    int             n, rc;
+    int             rc;
     MDB_val         key, val, copy;
-    uint64_t        time, sequence;
+    uint64_t        n, max, time, sequence;
     MDB_cursor     *cursor;
     unsigned char   tombstone[8 + NANGO_KEY_LEN];
 
@@ -1207,7 +1223,9 @@ nango_fold_drop_tombstones(nango_fold_t *f, int *dropped)
         return rc;
     }
 
-    for (n = 0; n < NANGO_FOLD_DROP; n++) {
+    max = NANGO_FOLD_DROP + folded->events;
+
+    for (n = 0; n < max; n++) {
         rc = mdb_cursor_get(cursor, &key, &val, MDB_FIRST);
         if (rc != 0) {
             break;
@@ -1245,6 +1263,7 @@ nango_fold_drop_tombstones(nango_fold_t *f, int *dropped)
 
     if (n != 0) {
         *dropped = 1;
+        folded->old |= (n == max);
     }
 
     return (rc == MDB_NOTFOUND) ? 0 : rc;
@@ -1308,9 +1327,9 @@ nango_fold_drop_tombstone(nango_fold_t *f, uint64_t sequence,
 static int
 nango_fold_drop_history(nango_fold_t *f, int *dropped)
 {
-    int             n, rc;
+    int             rc;
     MDB_val         key, val;
-    uint64_t        first;
+    uint64_t        n, max, first;
     MDB_cursor     *cursor;
     nango_store_t  *store;
 
@@ -1330,7 +1349,9 @@ nango_fold_drop_history(nango_fold_t *f, int *dropped)
         store->history_first = first;
     }
 
-    for (n = 0; n < NANGO_FOLD_DROP; n++) {
+    max = NANGO_FOLD_DROP + NANGO_FOLD_LOOK * f->remembered;
+
+    for (n = 0; n < max; n++) {
         key = nango_val(store->history_at, NANGO_HISTORY_KEY_LEN);
 
         rc = mdb_cursor_get(cursor, &key, &val, MDB_SET_RANGE);

@@ -46,6 +46,7 @@ typedef struct {
     uint64_t              not_understood;
     uint64_t              gap;          /* sequences missing, holes too */
     int                   more;         /* the log holds more */
+    int                   old;          /* there is more to be dropped */
 
     /*
      * The transaction of the log that was looked at.  Whoever looks for news
@@ -59,10 +60,10 @@ typedef struct {
 /*
  * Folds one batch and commits it, settlements first.  NANGO_OK with events == 0
  * if there is nothing to fold (then nothing is written, except what is settled,
- * and that old changes, tombstones and history are dropped, at most 1024 of
- * each in a call).  On an error nothing of the batch is applied, settlements
- * included, unless it came of the commit: then who settles them again is told
- * that they are stale.  Waits for the disk and for LMDB's writer lock of the
+ * and that old changes, tombstones and history are dropped, 1024 of each more
+ * than the batch can have added).  On an error nothing of the batch is applied,
+ * settlements included, unless it came of the commit: then who settles them
+ * again is told that they are stale.  Waits for the disk and for LMDB's writer lock of the
  * state: never on an event loop.
  */
 nango_rc_e nango_fold(nango_store_t *store, const nango_fold_options_t *options,

@@ -9,7 +9,7 @@ const assert = require('node:assert');
 const { test } = require('node:test');
 
 const { Backend } = require('./backend');
-const { hmac, once } = require('./client');
+const { Client, hmac, once } = require('./client');
 const { create, sleep, until } = require('./nginx');
 
 const KEY = 'signing-key-of-prod';
@@ -42,13 +42,18 @@ function config(deliver, retain) {
 }
 
 
+function headers(text) {
+    return {
+        'Content-Type': 'application/json',
+        'X-Nango-Hmac-Sha256': hmac(text, KEY),
+    };
+}
+
+
 function post(nginx, body) {
     const text = Buffer.from(body);
 
-    return once(nginx.port, 'POST', '/webhook', {
-        'Content-Type': 'application/json',
-        'X-Nango-Hmac-Sha256': hmac(text, KEY),
-    }, text);
+    return once(nginx.port, 'POST', '/webhook', headers(text), text);
 }
 
 
@@ -195,4 +200,44 @@ test('a steady load levels off, and what is dead stays', async (t) => {
     assert.ok(await nginx.stop());
     assert.deepStrictEqual(nginx.lines('emerg', 'alert', 'crit').filter(
         (line) => !/has reached its size/.test(line)), []);
+});
+
+
+/* More than the folds drop that follow what is pruned of the log. */
+
+test('what was deleted is forgotten in time, however much it is', async (t) => {
+    const nginx = await create(t, config('', '5s'));
+    let left = 6000;
+
+    await nginx.start();
+
+    await Promise.all(Array.from({ length: 32 }, async () => {
+        const client = new Client(nginx.port);
+
+        while (left-- > 0) {
+            const text = Buffer.from(JSON.stringify({
+                connectionId: `gone-${left}`, from: 'nango',
+                operation: 'deletion', provider: 'github',
+                providerConfigKey: 'github', success: true, type: 'auth',
+            }));
+            const answer = await client.request('POST', '/webhook',
+                                                headers(text), text);
+
+            assert.strictEqual(answer.status, 200);
+        }
+
+        client.close();
+    }));
+
+    await until('them to be known', async () => {
+        const { store, connections } = await status(nginx);
+
+        return store.lag === 0 && connections.deleted > 0;
+    });
+
+    await until('them to be forgotten',
+                async () => (await status(nginx)).connections.deleted === 0,
+                30000);
+
+    assert.ok(await nginx.stop());
 });

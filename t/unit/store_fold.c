@@ -543,37 +543,52 @@ forgotten_changes_are_said_to_be(void **state)
 }
 
 
+/* So many, each as make says. */
+
 static void
-so_are_too_many(void **state)
+put_many(nango_store_t *store, int n, event_t (*make)(int i))
 {
-    int              i;
+    int              i, k;
     event_t          e;
-    visited_t        v;
-    nango_store_t   *store;
     nango_write_t   *jobs[256];
     nango_writer_t  *writer;
 
-    store = store_open();
     writer = nango_writer_create(store, 0);
     assert_non_null(writer);
 
-    for (i = 0; i < NANGO_CHANGES_MAX + 256; i++) {
-
-        e = overridden("one", i % 2 ? "{\"a\":\"1\"}" : "{\"a\":\"2\"}");
+    for (i = 0; i < n; i++) {
+        e = make(i);
         jobs[i % 256] = job_make(&e);
 
-        if (i % 256 == 255) {
-            int  n;
+        if (i % 256 == 255 || i == n - 1) {
+            assert_ok(nango_log_commit(writer, jobs, (size_t) i % 256 + 1,
+                                       &failure));
 
-            assert_ok(nango_log_commit(writer, jobs, 256, &failure));
-
-            for (n = 0; n < 256; n++) {
-                job_free(jobs[n]);
+            for (k = 0; k <= i % 256; k++) {
+                job_free(jobs[k]);
             }
         }
     }
 
     nango_writer_free(writer);
+}
+
+
+static event_t
+to_and_fro(int i)
+{
+    return overridden("one", i % 2 ? "{\"a\":\"1\"}" : "{\"a\":\"2\"}");
+}
+
+
+static void
+so_are_too_many(void **state)
+{
+    visited_t       v;
+    nango_store_t  *store;
+
+    store = store_open();
+    put_many(store, NANGO_CHANGES_MAX + 256, to_and_fro);
     fold(store);
 
     /* one row more than are looked at, and just as many */
@@ -620,6 +635,95 @@ changes_are_forgotten_after_an_hour(void **state)
     fold_at(store, 2 * HOUR, 100 * HOUR, 0);
     assert_int_equal(changed(store, "a", "1", 1), 2);
     assert_int_equal(changed(store, "a", "1", 2), 0);
+
+    nango_store_close(store);
+}
+
+
+static const char *
+some(int i)
+{
+    static char  id[16];
+
+    (void) snprintf(id, sizeof(id), "c-%d", i);
+
+    return id;
+}
+
+
+static event_t
+created_some(int i)
+{
+    return created(some(i), "{\"a\":\"1\"}");
+}
+
+
+static event_t
+deleted_some(int i)
+{
+    return deleted(some(i));
+}
+
+
+static int
+fold_once(nango_store_t *store, uint64_t after, uint64_t retain)
+{
+    nango_folded_t        folded;
+    nango_fold_options_t  options;
+
+    memset(&options, 0, sizeof(options));
+
+    options.now_ms = T0 + after;
+    options.retain_ms = retain;
+
+    assert_ok(nango_fold(store, &options, &folded, &failure));
+
+    return folded.old;
+}
+
+
+static void
+as_many_are_dropped_as_are_added(void **state)
+{
+    nango_store_t  *store;
+
+    store = store_open();
+    put_many(store, 3000, created_some);
+    fold_at(store, 0, 100 * HOUR, 0);
+
+    put_many(store, 3000, deleted_some);
+    assert_int_equal(fold_once(store, HOUR + 1, 100 * HOUR), 0);
+    assert_int_equal(entries(store, store->changes), 3000);
+
+    put_many(store, 3000, created_some);
+    assert_int_equal(fold_once(store, HOUR + 1, HOUR), 0);
+    assert_int_equal(entries(store, store->tombstones), 0);
+
+    nango_store_close(store);
+}
+
+
+static void
+it_is_told_that_there_is_more_to_drop(void **state)
+{
+    nango_store_t  *store;
+
+    store = store_open();
+    put_many(store, 1500, created_some);
+    put_many(store, 1500, deleted_some);
+    fold_at(store, 0, 100 * HOUR, 0);
+
+    assert_int_equal(entries(store, store->changes), 3000);
+    assert_int_equal(entries(store, store->tombstones), 1500);
+
+    assert_int_equal(fold_once(store, 2 * HOUR, 100 * HOUR), 1);
+    assert_int_equal(fold_once(store, 2 * HOUR, 100 * HOUR), 1);
+    assert_int_equal(fold_once(store, 2 * HOUR, 100 * HOUR), 0);
+    assert_int_equal(entries(store, store->changes), 0);
+
+    assert_int_equal(fold_once(store, 2 * HOUR, HOUR), 1);
+    assert_int_equal(fold_once(store, 2 * HOUR, HOUR), 0);
+    assert_int_equal(entries(store, store->tombstones), 0);
 
     nango_store_close(store);
 }
@@ -1383,6 +1487,8 @@ main(void)
         store_unit(forgotten_changes_are_said_to_be),
         store_unit(so_are_too_many),
         store_unit(changes_are_forgotten_after_an_hour),
+        store_unit(as_many_are_dropped_as_are_added),
+        store_unit(it_is_told_that_there_is_more_to_drop),
         store_unit(changes_of_a_wrong_clock_go_too),
         store_unit(a_tombstone_is_dropped_after_its_time),
         store_unit(a_tombstone_that_was_lifted_takes_nothing_along),
