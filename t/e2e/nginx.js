@@ -267,6 +267,9 @@ http {
                 && this.alive(fields.parent) && fields.state !== 'Z')
             {
                 this.known.set(pid, fields.start);
+
+                /* Of an earlier one, long ago: ids come again. */
+                this.masters.delete(pid);
             }
         }
     }
