@@ -82,6 +82,7 @@ typedef struct {
     ngx_uint_t               taken;         /* how many were handed over */
     uint64_t                 applied;
     uint64_t                 txnid;         /* of the state: our own last */
+    uint64_t                 snapshot;      /* the oldest one looked at */
 } ngx_nango_courier_t;
 
 
@@ -460,6 +461,8 @@ ngx_nango_courier_begin(nango_store_t *store, nango_error_t *err)
 
     free(subscribers);
 
+    cr->snapshot = UINT64_MAX;
+
     for (i = 0; rc == NANGO_OK && i < cr->n; i++) {
         rc = ngx_nango_desk_begin(&cr->desks[i], err);
     }
@@ -470,7 +473,7 @@ ngx_nango_courier_begin(nango_store_t *store, nango_error_t *err)
     }
 
     cr->applied = UINT64_MAX;
-    cr->txnid = nango_store_state_txnid(store);
+    cr->txnid = cr->snapshot;
 
     ngx_nango_courier_wake(cr->loop_fd);
 
@@ -664,6 +667,9 @@ ngx_nango_desk_ledger(ngx_nango_desk_t *desk, nango_ledger_t *ledger,
     if (code != NANGO_OK) {
         return code;
     }
+
+    cr->snapshot = ngx_min(cr->snapshot,
+                           nango_reader_state_txnid(cr->reader));
 
     rc = nango_reader_ledger(cr->reader, desk->subscriber.key, ledger, err);
 
@@ -909,7 +915,7 @@ ngx_nango_courier_serve(nango_store_t *store, int *ms, nango_error_t *err)
     now = ngx_nango_now();
     txnid = nango_store_state_txnid(store);
     refresh = (txnid != cr->txnid);
-    cr->txnid = txnid;
+    cr->snapshot = txnid;
 
     for (i = 0; i < cr->n; i++) {
         desk = &cr->desks[i];
@@ -986,6 +992,10 @@ ngx_nango_courier_serve(nango_store_t *store, int *ms, nango_error_t *err)
             }
         }
     }
+
+    /* What is not to be seen yet is looked for again. */
+
+    cr->txnid = cr->snapshot;
 
     return NANGO_OK;
 }

@@ -593,6 +593,13 @@ nango_reader_start(nango_reader_t *reader, nango_error_t *err)
 }
 
 
+uint64_t
+nango_reader_state_txnid(const nango_reader_t *reader)
+{
+    return mdb_txn_id(reader->state);
+}
+
+
 void
 nango_reader_end(nango_reader_t *reader)
 {

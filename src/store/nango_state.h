@@ -73,6 +73,12 @@ nango_rc_e nango_reader_begin(nango_reader_t *reader, nango_error_t *err);
 void nango_reader_end(nango_reader_t *reader);
 
 /*
+ * In a snapshot, the number of the state's transaction that it is of.  While
+ * another is being synced nango_store_state_txnid() may be that one's already.
+ */
+uint64_t nango_reader_state_txnid(const nango_reader_t *reader);
+
+/*
  * The same of the state alone, for those who take what is there: about half
  * the price, and last and applied are not known in such a snapshot.
  */
