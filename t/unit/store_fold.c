@@ -703,6 +703,43 @@ as_many_are_dropped_as_are_added(void **state)
 }
 
 
+static event_t
+overridden_some(int i)
+{
+    return overridden(some(i), "{\"a\":\"2\"}");
+}
+
+
+static void
+so_is_history(void **state)
+{
+    uint64_t               from;
+    nango_store_t         *store;
+    nango_pruned_t         pruned;
+    nango_prune_options_t  options;
+
+    store = store_open();
+    put_many(store, 3000, created_some);
+    put_many(store, 3000, overridden_some);
+    fold(store);
+    assert_int_equal(entries(store, store->history), 3000);
+
+    memset(&options, 0, sizeof(options));
+    options.now_ms = T0 + HOUR;
+    options.max_events = 6000;
+    from = 0;
+
+    assert_ok(nango_log_prune(store, &options, &from, &pruned, &failure));
+    assert_sequence(pruned.pruned, 5999);
+
+    put_many(store, 3000, created_some);
+    (void) fold_once(store, HOUR, 100 * HOUR);
+    assert_int_equal(entries(store, store->history), 3000);
+
+    nango_store_close(store);
+}
+
+
 static void
 it_is_told_that_there_is_more_to_drop(void **state)
 {
@@ -1488,6 +1525,7 @@ main(void)
         store_unit(so_are_too_many),
         store_unit(changes_are_forgotten_after_an_hour),
         store_unit(as_many_are_dropped_as_are_added),
+        store_unit(so_is_history),
         store_unit(it_is_told_that_there_is_more_to_drop),
         store_unit(changes_of_a_wrong_clock_go_too),
         store_unit(a_tombstone_is_dropped_after_its_time),
