@@ -131,8 +131,8 @@ typedef struct {
  * Makes those that the state does not know yet: with their cursor at the end
  * of what is applied, or (from_start) before the first event in the log.  One
  * that is there keeps everything, whether it can be read or not.  Register
- * after the first fold that has no more: a state that was lost is made again
- * from the log, and where it is then is where they begin.
+ * before anything is folded: what came before the leader did is theirs too.
+ * Where a state was lost, that is all that the log still has.
  * Leader's thread; a write transaction of the state if there is anything to
  * make.  NANGO_EWRECKED like nango_fold().
  */
