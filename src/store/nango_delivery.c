@@ -82,6 +82,9 @@ static int nango_delivery_event(nango_delivering_t *r, uint64_t sequence,
     nango_str_t data, int *stop);
 static int nango_delivery_wanted(const nango_subscriber_t *subscriber,
     const nango_record_t *rec);
+static nango_rc_e nango_delivering_walk(nango_delivering_t *r, MDB_dbi dbi,
+    int (*walk)(nango_delivering_t *r, MDB_cursor *cursor),
+    nango_error_t *err);
 static nango_rc_e nango_delivery_due_work(void *data, nango_error_t *err);
 static int nango_delivery_due_lanes(nango_delivering_t *r,
     MDB_cursor *cursor);
@@ -475,16 +478,27 @@ nango_delivery_due_work(void *data, nango_error_t *err)
 {
     nango_delivering_t *r = data;
 
+    return nango_delivering_walk(r, r->store->due, nango_delivery_due_lanes,
+                                 err);
+}
+
+
+/* Over a table of the state, if the subscriber is there. */
+
+static nango_rc_e
+nango_delivering_walk(nango_delivering_t *r, MDB_dbi dbi,
+    int (*walk)(nango_delivering_t *r, MDB_cursor *cursor), nango_error_t *err)
+{
     int          rc;
     MDB_cursor  *cursor;
 
     rc = nango_delivering_begin(r);
 
     if (rc == 0 && r->held) {
-        rc = mdb_cursor_open(r->state, r->store->due, &cursor);
+        rc = mdb_cursor_open(r->state, dbi, &cursor);
 
         if (rc == 0) {
-            rc = nango_delivery_due_lanes(r, cursor);
+            rc = walk(r, cursor);
             mdb_cursor_close(cursor);
         }
     }
@@ -668,23 +682,8 @@ nango_delivery_expired_work(void *data, nango_error_t *err)
 {
     nango_delivering_t *r = data;
 
-    int          rc;
-    MDB_cursor  *cursor;
-
-    rc = nango_delivering_begin(r);
-
-    if (rc == 0 && r->held) {
-        rc = mdb_cursor_open(r->state, r->store->rows, &cursor);
-
-        if (rc == 0) {
-            rc = nango_delivery_expired_rows(r, cursor);
-            mdb_cursor_close(cursor);
-        }
-    }
-
-    nango_delivering_end(r);
-
-    return nango_store_error(r->store, err, rc, "reading", "state");
+    return nango_delivering_walk(r, r->store->rows,
+                                 nango_delivery_expired_rows, err);
 }
 
 

@@ -63,8 +63,8 @@ typedef struct {
  * and that old changes, tombstones and history are dropped, 1024 of each more
  * than the batch can have added).  On an error nothing of the batch is applied,
  * settlements included, unless it came of the commit: then who settles them
- * again is told that they are stale.  Waits for the disk and for LMDB's writer lock of the
- * state: never on an event loop.
+ * again is told that they are stale.  Waits for the disk and for LMDB's writer
+ * lock of the state: never on an event loop.
  */
 nango_rc_e nango_fold(nango_store_t *store, const nango_fold_options_t *options,
     nango_folded_t *folded, nango_error_t *err);
