@@ -936,7 +936,10 @@ ngx_nango_deliver_done(ngx_nango_transfer_t *t)
     dl->nflight--;
 
     outcome = ngx_nango_deliver_outcome(t);
-    retry_after = (t->retry_after > 0) ? (uint64_t) t->retry_after * 1000 : 0;
+    retry_after = (t->retry_after > 0)
+                  ? (uint64_t) ngx_min(t->retry_after,
+                                       NANGO_QUEUE_RETRY_MAX / 1000) * 1000
+                  : 0;
 
     ngx_nango_deliver_told(dl, t, outcome);
 

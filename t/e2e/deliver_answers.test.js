@@ -441,6 +441,28 @@ for (const [name, header, least] of [
 }
 
 
+test('Retry-After of ages is an hour, and not nothing', async (t) => {
+    const backend = await Backend.create(t, {
+        answer: () => ({ status: 503,
+                         headers: { 'Retry-After': '2305843009213693952' } }),
+    });
+    const nginx = await create(t, config(`deliver app ${backend.url};`));
+
+    await nginx.start();
+
+    for (let i = 0; i < 5; i++) {
+        await post(nginx, sync(`c-${i}`));
+        await until('the first', () => backend.got.length > 0);
+    }
+
+    /* Without it, all of them would have been tried within a second. */
+
+    await sleep(1500);
+    assert.strictEqual(backend.got.length, 1);
+    assert.ok(await nginx.stop());
+});
+
+
 function certificate(dir, name, ip) {
     execFileSync('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt',
         'ec_paramgen_curve:prime256v1', '-nodes', '-keyout', `${name}.key`,
