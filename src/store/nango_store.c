@@ -1527,9 +1527,22 @@ nango_store_fault(nango_store_t *store, const nango_guard_t *guard,
     (void) nango_error_set(err, code, "\"%s\" cannot be gone on with: %s",
                            store->path, guard->what);
 
-    /* What opening does not find would come again at once. */
-
     (void) pthread_mutex_lock(&store->mutex);
+
+    /*
+     * Whoever looks at what has to be opened again meets the same, and does
+     * not put that off.
+     */
+
+    if (store->faulted_in == store->generation) {
+        (void) pthread_mutex_unlock(&store->mutex);
+        atomic_store(&store->trouble, NANGO_EBROKEN);
+        return code;
+    }
+
+    store->faulted_in = store->generation;
+
+    /* What opening does not find would come again at once. */
 
     if (store->faulted_at == 0
         || now - store->faulted_at > NANGO_STORE_PATIENCE + store->patience)

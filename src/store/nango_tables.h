@@ -78,6 +78,7 @@ struct nango_store_s {
     /* Under the mutex: not before that time, in ms, and why. */
     uint64_t               retry_at;
     uint64_t               faulted_at;
+    uint64_t               faulted_in;  /* generation that did so last */
     uint64_t               patience;
     nango_error_t          refused;
 
