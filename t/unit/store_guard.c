@@ -627,6 +627,48 @@ each_code_has_its_meaning(void **state)
 }
 
 
+/* Several threads meet the same fault, and go on looking. */
+
+static void
+faults_of_one_opening_count_once(void **state)
+{
+    int             i;
+    uint64_t        retry_at;
+    nango_guard_t   guard;
+    nango_store_t  *store;
+
+    store = store_open();
+
+    memset(&guard, 0, sizeof(guard));
+    guard.what = "its file cannot be read (SIGBUS)";
+
+    assert_int_equal(nango_store_fault(store, &guard, -1, &failure),
+                     NANGO_EBROKEN);
+    retry_at = store->retry_at;
+
+    for (i = 0; i < 20; i++) {
+        assert_int_equal(nango_store_fault(store, &guard, -1, &failure),
+                         NANGO_EBROKEN);
+    }
+
+    assert_sequence(store->retry_at, retry_at);
+    assert_ok(nango_store_recover(store, &failure));
+    assert_false(nango_store_needs_recovery(store));
+
+    /* Once more, and opening it has not helped: not at once. */
+
+    assert_int_equal(nango_store_fault(store, &guard, -1, &failure),
+                     NANGO_EBROKEN);
+    assert_true(store->retry_at > retry_at);
+    assert_int_equal(nango_store_recover(store, &failure), NANGO_EBROKEN);
+
+    store->retry_at = 0;
+    assert_ok(nango_store_recover(store, &failure));
+
+    nango_store_close(store);
+}
+
+
 int
 main(void)
 {
@@ -635,6 +677,7 @@ main(void)
         store_unit(what_is_no_sequence_is_damage),
         store_unit(a_file_in_place_of_another_is_seen),
         store_unit(each_code_has_its_meaning),
+        store_unit(faults_of_one_opening_count_once),
         store_unit(a_signal_for_somebody_else_is_passed_on)
     };
 
