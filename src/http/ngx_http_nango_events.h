@@ -29,7 +29,9 @@ struct ngx_http_nango_events_s {
 
     uint64_t                   applied;     /* when it was asked */
 
-    unsigned                   streaming:1;
+    /* Read by the thread too, and so no neighbour of what changes meanwhile. */
+    ngx_uint_t                 streaming;
+
     unsigned                   joined:1;    /* the tail */
     unsigned                   waiting:1;   /* there is time left for it */
     unsigned                   working:1;   /* a thread is */
