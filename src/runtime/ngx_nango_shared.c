@@ -854,7 +854,8 @@ ngx_nango_want_fold(void)
 ngx_uint_t
 ngx_nango_fold_watched(void)
 {
-    return ngx_nango_shared && ngx_nango_shared->watched > ngx_nango_now();
+    return ngx_nango_shared
+           && ngx_nango_shared_get(watched) > ngx_nango_now();
 }
 
 
@@ -862,7 +863,6 @@ void
 ngx_nango_watch_fold(void)
 {
     if (ngx_nango_shared) {
-        ngx_nango_shared->watched = (ngx_atomic_uint_t) (ngx_nango_now()
-                                                         + 1000);
+        ngx_nango_shared_set(watched, ngx_nango_now() + 1000);
     }
 }
