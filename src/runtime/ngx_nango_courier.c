@@ -358,22 +358,6 @@ ngx_nango_courier_report(ngx_uint_t i, uint64_t epoch, nango_queue_t *q,
 }
 
 
-ngx_uint_t
-ngx_nango_courier_settled(void)
-{
-    ngx_uint_t            settled;
-    ngx_nango_courier_t  *cr;
-
-    cr = &ngx_nango_courier;
-
-    (void) pthread_mutex_lock(&cr->mutex);
-    settled = (cr->reported == 0);
-    (void) pthread_mutex_unlock(&cr->mutex);
-
-    return settled;
-}
-
-
 void
 ngx_nango_courier_restart(void)
 {

@@ -71,9 +71,6 @@ ngx_int_t ngx_nango_courier_report(ngx_uint_t i, uint64_t epoch,
     nango_queue_t *q, size_t room, ngx_uint_t rows, ngx_uint_t expire,
     uint64_t *wait);
 
-/* Whether all that was reported is committed. */
-ngx_uint_t ngx_nango_courier_settled(void);
-
 /* Without memory: what was read is to be read anew. */
 void ngx_nango_courier_restart(void);
 

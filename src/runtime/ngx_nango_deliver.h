@@ -14,7 +14,6 @@
 
 /*
  * Before ngx_nango_store_init() and ngx_nango_curl_init() in a worker's start.
- * pool: nginx's thread pool for bodies that are files, by its name.
  */
 ngx_int_t ngx_nango_deliver_init(ngx_cycle_t *cycle,
     ngx_nango_subscriber_t **subscribers, ngx_uint_t n);

@@ -98,8 +98,6 @@ struct nango_queue_s {
     unsigned               park:1;      /* to be reported */
     unsigned               stopped:1;
     unsigned               failed:1;    /* no memory: has to be reset */
-
-    nango_queue_stat_t     stat;
 };
 
 
@@ -531,7 +529,6 @@ nango_queue_next(nango_queue_t *q, uint64_t now, uint64_t *wait)
     e->sent_at = now;
 
     q->flight++;
-    q->stat.attempts++;
 
     return e;
 }
@@ -553,10 +550,6 @@ nango_queue_done(nango_queue_t *q, nango_queued_t *e, nango_sent_e sent,
     q->flight--;
     e->flight = 0;
 
-    if (sent != NANGO_SENT_NOT) {
-        q->stat.status = status;
-    }
-
     if (sent == NANGO_SENT_OK) {
         q->failures = 0;
         q->down_since = 0;
@@ -565,11 +558,6 @@ nango_queue_done(nango_queue_t *q, nango_queued_t *e, nango_sent_e sent,
             q->probe = 0;
             q->paused = 0;
         }
-
-        q->stat.delivered_at = now;
-
-    } else if (sent != NANGO_SENT_NOT) {
-        q->stat.failures++;
     }
 
     if (e->lane == NULL) {
@@ -1189,8 +1177,6 @@ nango_queue_without(nango_queue_t *q, nango_queued_t *e, uint64_t now)
 void
 nango_queue_stat(const nango_queue_t *q, nango_queue_stat_t *stat)
 {
-    *stat = q->stat;
-
     stat->flight = q->flight;
     stat->queued = q->events;
     stat->parked = q->parked;

@@ -149,16 +149,12 @@ int nango_queue_report(nango_queue_t *q, uint64_t number, uint64_t now,
     nango_report_t *report, uint64_t *wait);
 
 
-/* For whoever shows it.  Times in ms since 1970, 0: never, or it is not. */
+/* down_since in ms since 1970, 0: it is up. */
 typedef struct {
     size_t                flight;
     size_t                queued;
     int                   parked;
     uint64_t              down_since;
-    uint64_t              attempts;
-    uint64_t              failures;
-    uint64_t              delivered_at;     /* the last one */
-    unsigned              status;           /* of the last answer */
 } nango_queue_stat_t;
 
 void nango_queue_stat(const nango_queue_t *q, nango_queue_stat_t *stat);
