@@ -486,7 +486,7 @@ test('each allocation fails once while a stream goes on', async (t) => {
     let after = 0;
     let whole = 0;
 
-    for (let n = 0, refused = 1; refused || n < 10; n++) {
+    for (let n = 0, refused = 1; refused || n < 10 || whole <= 5; n++) {
 
         /* Some that it has to read, and some that it is told of. */
 
@@ -538,8 +538,7 @@ test('each allocation fails once while a stream goes on', async (t) => {
         await calm(nginx, workers);
     }
 
-    /* The last one at least: nothing was refused it. */
-    assert.ok(whole > 0);
+    assert.ok(whole > 5);
 
     /* Those that ended left nothing. */
 
