@@ -472,21 +472,12 @@ nango_batch_begin(nango_batch_t *b)
     store = w->store;
 
     last = 0;
-    func = "mdb_txn_begin()";
 
-    rc = mdb_txn_begin(store->log, NULL, 0, &b->txn);
-    if (rc != 0) {
-        return nango_store_error(store, b->err, rc, func, "log");
-    }
-
-    code = nango_store_present(store, 0, b->err);
+    code = nango_store_begin(store, 0, &b->txn, b->err);
 
     if (code != NANGO_OK) {
-        mdb_txn_abort(b->txn);
         return code;
     }
-
-    nango_store_room(store->log);
 
     func = "mdb_cursor_open()";
 

@@ -1379,9 +1379,19 @@ nango_rc_e
 nango_store_begin(nango_store_t *store, int state, MDB_txn **txn,
     nango_error_t *err)
 {
-    int          rc;
+    int          rc, tid;
     MDB_env     *env;
     nango_rc_e   code;
+
+    /* Who was thrown out of LMDB while it wrote would wait for itself. */
+
+    tid = atomic_load(&store->wrecked[state]);
+
+    if (tid != 0 && tid == (int) syscall(SYS_gettid)) {
+        return nango_error_set(err, NANGO_EWRECKED,
+                               "\"%s\" waits for this thread to end",
+                               store->path);
+    }
 
     env = state ? store->state : store->log;
 

@@ -110,9 +110,10 @@ void nango_store_leave(nango_store_t *store);
  * it then says the same without trying.  Waits: never on an event loop, and
  * not between enter and leave.
  *
- * After NANGO_EWRECKED, which only nango_log_commit() and nango_fold() return,
- * the calling thread holds a lock that the kernel takes from it when it ends,
- * and not before: it must end, and another one recover.  Until then this fails.
+ * After NANGO_EWRECKED, which only functions that write return, the calling
+ * thread holds a lock that the kernel takes from it when it ends, and not
+ * before: it must end, and another one recover.  Until then this fails, as
+ * does whatever else the thread would write.
  */
 nango_rc_e nango_store_recover(nango_store_t *store, nango_error_t *err);
 int nango_store_needs_recovery(nango_store_t *store);

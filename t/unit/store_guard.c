@@ -669,6 +669,66 @@ faults_of_one_opening_count_once(void **state)
 }
 
 
+/*
+ * Thrown out of LMDB while it writes, a thread has the writer's lock until it
+ * ends.  What it then wants to write has to be refused: it would wait for
+ * itself.
+ */
+
+static nango_rc_e
+thrown_out(void *data, nango_error_t *err)
+{
+    int             fd;
+    MDB_txn        *txn;
+    volatile char  *page;
+
+    fd = memfd_create("no page", MFD_CLOEXEC);
+    page = mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0);
+
+    if (page == MAP_FAILED
+        || nango_store_begin(data, 1, &txn, err) != NANGO_OK)
+    {
+        return NANGO_OK;
+    }
+
+    return (nango_rc_e) *page;
+}
+
+
+static int
+writes_again(void *data)
+{
+    nango_rc_e             rc;
+    nango_store_t         *store;
+    nango_folded_t         folded;
+    nango_fold_options_t   options;
+
+    (void) alarm(10);
+
+    store = store_open();
+
+    rc = nango_store_within(store, 1, thrown_out, store, &failure);
+
+    if (rc != NANGO_EWRECKED) {
+        return 1;
+    }
+
+    memset(&options, 0, sizeof(options));
+    failure.text[0] = '\0';
+
+    rc = nango_fold(store, &options, &folded, &failure);
+
+    return (rc == NANGO_EWRECKED) ? said() : 2;
+}
+
+
+static void
+who_was_thrown_out_does_not_wait_for_itself(void **state)
+{
+    assert_int_equal(reap(spawn(writes_again, NULL)), 0);
+}
+
+
 int
 main(void)
 {
@@ -678,6 +738,7 @@ main(void)
         store_unit(a_file_in_place_of_another_is_seen),
         store_unit(each_code_has_its_meaning),
         store_unit(faults_of_one_opening_count_once),
+        store_unit(who_was_thrown_out_does_not_wait_for_itself),
         store_unit(a_signal_for_somebody_else_is_passed_on)
     };
 
