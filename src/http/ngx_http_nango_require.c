@@ -28,6 +28,14 @@ static ngx_int_t ngx_http_nango_require_begin(ngx_http_request_t *r,
     ngx_http_nango_require_t *rq, ngx_http_nango_required_t *rd);
 static ngx_int_t ngx_http_nango_require_look(ngx_http_request_t *r,
     nango_reader_t *reader, void *data);
+static nango_str_t ngx_http_nango_require_question(
+    ngx_http_nango_require_t *rq, ngx_http_nango_required_t *rd,
+    u_char *data);
+static ngx_int_t ngx_http_nango_require_recall(ngx_http_request_t *r,
+    ngx_http_nango_required_t *rd, nango_memo_answer_t *answer);
+static void ngx_http_nango_require_remember(nango_reader_t *reader,
+    ngx_http_nango_require_t *rq, ngx_http_nango_required_t *rd,
+    ngx_int_t rc, nango_str_t question, uint32_t hash);
 static ngx_int_t ngx_http_nango_require_find(ngx_http_request_t *r,
     nango_reader_t *reader, ngx_http_nango_require_t *rq,
     ngx_http_nango_required_t *rd);
@@ -436,29 +444,165 @@ ngx_http_nango_require_look(ngx_http_request_t *r, nango_reader_t *reader,
 {
     ngx_http_nango_required_t *rd = data;
 
+    u_char                      buf[NANGO_MEMO_MAX];
+    uint32_t                    hash;
     ngx_int_t                   rc;
+    nango_str_t                 question;
+    nango_memo_t               *memo;
     nango_connection_t          c;
+    nango_memo_answer_t         answer;
     ngx_http_nango_require_t   *rq;
     ngx_http_nango_loc_conf_t  *nlcf;
 
     nlcf = ngx_http_get_module_loc_conf(r, ngx_http_nango_module);
     rq = nlcf->require;
 
-    if (!rd->by_id) {
-        return ngx_http_nango_require_find(r, reader, rq, rd);
+    if (rd->by_id) {
+        rc = ngx_http_nango_find(r, reader, rq->environment, &rd->owners,
+                                 rd->id, &c);
+        if (rc != NGX_OK) {
+            return rc;
+        }
+
+        if (!nango_str_eq(c.integration, rd->integration)) {
+            return NGX_DECLINED;
+        }
+
+        return ngx_http_nango_require_take(r, rd, &c);
     }
 
-    rc = ngx_http_nango_find(r, reader, rq->environment, &rd->owners, rd->id,
-                             &c);
-    if (rc != NGX_OK) {
-        return rc;
+    hash = 0;
+    memo = ngx_nango_store_memo();
+    question = nango_str(NULL, 0);
+
+    /*
+     * Credentials are of a version of the connection that counts what is no
+     * change to others.
+     */
+
+    if (memo && !rq->credentials) {
+        question = ngx_http_nango_require_question(rq, rd, buf);
     }
 
-    if (!nango_str_eq(c.integration, rd->integration)) {
+    if (question.len) {
+        hash = ngx_murmur_hash2((u_char *) question.data, question.len);
+
+        if (nango_memo_find(memo, reader, question, hash, &answer)) {
+            return ngx_http_nango_require_recall(r, rd, &answer);
+        }
+    }
+
+    rc = ngx_http_nango_require_find(r, reader, rq, rd);
+
+    if (question.len) {
+        ngx_http_nango_require_remember(reader, rq, rd, rc, question, hash);
+    }
+
+    return rc;
+}
+
+
+/* All that the answer depends on.  Of no length: too much of it. */
+
+static nango_str_t
+ngx_http_nango_require_question(ngx_http_nango_require_t *rq,
+    ngx_http_nango_required_t *rd, u_char *data)
+{
+    u_char       *p, *last;
+    ngx_uint_t    i;
+    nango_tag_t  *owner;
+    nango_str_t   parts[2 + 2 * NANGO_TAGS_MAX];
+
+    owner = rd->owners.elts;
+
+    parts[0] = ngx_nango_str(&rq->environment->name);
+    parts[1] = rd->integration;
+
+    for (i = 0; i < rd->owners.nelts; i++) {
+        parts[2 + 2 * i] = owner[i].name;
+        parts[3 + 2 * i] = owner[i].value;
+    }
+
+    p = data;
+    last = data + NANGO_MEMO_MAX;
+
+    *p++ = (u_char) rq->refuse;
+
+    for (i = 0; i < 2 + 2 * rd->owners.nelts; i++) {
+
+        /* A length that fits here fits into a byte. */
+
+        if (parts[i].len >= (size_t) (last - p)) {
+            return nango_str(NULL, 0);
+        }
+
+        *p++ = (u_char) parts[i].len;
+
+        if (parts[i].len) {
+            p = ngx_cpymem(p, parts[i].data, parts[i].len);
+        }
+    }
+
+    return nango_str(data, p - data);
+}
+
+
+static ngx_int_t
+ngx_http_nango_require_recall(ngx_http_request_t *r,
+    ngx_http_nango_required_t *rd, nango_memo_answer_t *answer)
+{
+    if (answer->status == NANGO_STATUS_NONE) {
         return NGX_DECLINED;
     }
 
-    return ngx_http_nango_require_take(r, rd, &c);
+    ngx_memcpy(rd->key, answer->key, NANGO_KEY_LEN);
+
+    rd->status = answer->status;
+    rd->connection_id = answer->connection_id;
+    rd->provider = answer->provider;
+
+    if (ngx_http_nango_copy(r->pool, &rd->connection_id) != NGX_OK
+        || ngx_http_nango_copy(r->pool, &rd->provider) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_http_nango_require_remember(nango_reader_t *reader,
+    ngx_http_nango_require_t *rq, ngx_http_nango_required_t *rd,
+    ngx_int_t rc, nango_str_t question, uint32_t hash)
+{
+    u_char                key[NANGO_KEY_LEN];
+    nango_tag_t          *owner;
+    nango_memo_answer_t   answer;
+
+    ngx_memzero(&answer, sizeof(nango_memo_answer_t));
+
+    if (rc == NGX_OK) {
+        answer.status = rd->status;
+        answer.connection_id = rd->connection_id;
+        answer.provider = rd->provider;
+        ngx_memcpy(answer.key, rd->key, NANGO_KEY_LEN);
+
+    } else if (rc != NGX_DECLINED) {
+        return;
+    }
+
+    owner = rd->owners.elts;
+
+    if (nango_owner_key(key, ngx_nango_str(&rq->environment->name),
+                        owner->name, owner->value)
+        != 0)
+    {
+        return;
+    }
+
+    nango_memo_keep(ngx_nango_store_memo(), reader, question, hash, key,
+                    &answer);
 }
 
 

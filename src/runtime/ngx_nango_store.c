@@ -68,6 +68,7 @@ typedef struct {
     /* The event loop's. */
     nango_store_t           *open;          /* what it has seen of store */
     nango_reader_t          *reader;        /* made by the thread */
+    nango_memo_t            *memo;
     ngx_connection_t        *done_connection;
     ngx_uint_t               pending;
     ngx_queue_t              waits;
@@ -307,6 +308,8 @@ ngx_nango_store_exit(ngx_cycle_t *cycle)
         cm->done = job->next;
         ngx_nango_job_free(job);
     }
+
+    nango_memo_free(cm->memo);
 
     if (cm->reader) {
         nango_reader_free(cm->reader);
@@ -1098,6 +1101,25 @@ ngx_nango_store_read(nango_rc_e (*begin)(nango_reader_t *reader,
     }
 
     return NULL;
+}
+
+
+nango_memo_t *
+ngx_nango_store_memo(void)
+{
+    ngx_nango_committer_t  *cm;
+
+    cm = ngx_nango_committer;
+
+    if (cm == NULL) {
+        return NULL;
+    }
+
+    if (cm->memo == NULL) {
+        cm->memo = nango_memo_create(NGX_NANGO_MEMO);
+    }
+
+    return cm->memo;
 }
 
 

@@ -13,6 +13,7 @@
 #include "ngx_nango.h"
 
 #include "nango_log.h"
+#include "nango_memo.h"
 #include "nango_state.h"
 
 
@@ -21,6 +22,12 @@
 
 #define NGX_NANGO_BATCH_JOBS   256
 #define NGX_NANGO_BATCH_BYTES  (8 * 1024 * 1024)
+
+/*
+ * Lookups whose answers a worker keeps, in 256 bytes each: 32 MB at most, once
+ * there were so many different ones.
+ */
+#define NGX_NANGO_MEMO         131072
 
 /* Events that may be unapplied before committing waits for the fold. */
 #define NGX_NANGO_LAG_MAX      65536
@@ -85,6 +92,12 @@ nango_reader_t *ngx_nango_store_snapshot(void);
 
 /* Of the state alone: see nango_reader_begin_state(). */
 nango_reader_t *ngx_nango_store_glance(void);
+
+/*
+ * What lookups in these snapshots have found; NULL: no memory, or no store.
+ * Made when it is first asked for.
+ */
+nango_memo_t *ngx_nango_store_memo(void);
 
 /* What reading in a snapshot came to: tells it, and has it seen to. */
 void ngx_nango_store_unreadable(nango_error_t *err);
