@@ -12,6 +12,8 @@
 
 #include "fuzz_store.h"
 
+#include "nango_memo.h"
+
 
 #define EVENTS       512
 #define OPENED       2
@@ -101,6 +103,7 @@ typedef struct {
 
 static model_t          m;
 static nango_writer_t  *writers[2];
+static nango_memo_t    *memo;
 
 
 static const char  *environments[] = { "prod", "dev" };
@@ -978,6 +981,75 @@ model_owned(unsigned environment, const unsigned *owner, uint64_t before)
 }
 
 
+/* An owner's newest, as it is known from before or as it is found now. */
+
+static void
+check_newest(unsigned environment, const unsigned *tags,
+    const nango_tag_t *list, size_t n)
+{
+    int                   rc;
+    size_t                i;
+    unsigned              expected;
+    nango_str_t           question;
+    nango_owned_t        *owned;
+    unsigned char         bytes[1 + OWNERS], key[NANGO_KEY_LEN];
+    nango_connection_t    c;
+    nango_memo_answer_t   answer;
+
+    if (memo == NULL) {
+        memo = nango_memo_create(16);
+        check(memo != NULL);
+    }
+
+    bytes[0] = (unsigned char) environment;
+
+    for (i = 0; i < OWNERS; i++) {
+        bytes[1 + i] = (unsigned char) tags[i];
+    }
+
+    question = nango_str(bytes, sizeof(bytes));
+
+    rc = nango_memo_find(memo, reader, question, tags[0], &answer);
+
+    if (rc == 0) {
+        memset(&answer, 0, sizeof(answer));
+
+        owned = nango_owned_open(reader, str(environments[environment]), list,
+                                 n, 0, &failure);
+        check(owned != NULL);
+
+        if (nango_owned_next(owned, &c, &failure) == 1) {
+            answer.status = c.status;
+            answer.connection_id = c.connection_id;
+            answer.provider = c.provider;
+            memcpy(answer.key, c.key, NANGO_KEY_LEN);
+        }
+
+        check(nango_owner_key(key, str(environments[environment]),
+                              list[0].name, list[0].value) == 0);
+
+        nango_memo_keep(memo, reader, question, tags[0], key, &answer);
+        nango_owned_close(owned);
+
+        check(nango_memo_find(memo, reader, question, tags[0], &answer) == 1);
+    }
+
+    expected = model_owned(environment, tags, 0);
+
+    if (expected == KNOWN) {
+        check(answer.status == NANGO_STATUS_NONE);
+        return;
+    }
+
+    check(answer.status == m.connections[expected].status);
+    check(memcmp(answer.key, key_of(expected), NANGO_KEY_LEN) == 0);
+    check(nango_str_eq(answer.connection_id,
+                       str(connections[expected % CONNECTIONS])));
+    check(nango_str_eq(answer.provider,
+                       str(providers[m.connections[expected].provider])));
+}
+
+
 /* A list in pages. */
 
 static void
@@ -996,6 +1068,8 @@ op_list(nango_str_t *in)
     before = take_byte(in);
 
     check_ok(nango_reader_begin(reader, &failure));
+
+    check_newest(environment, tags, list, n);
 
     do {
         owned = nango_owned_open(reader, str(environments[environment]), list,
@@ -1141,13 +1215,15 @@ forget_state(void)
 
 
 static void
-writers_free(void)
+forget_all(void)
 {
     nango_writer_free(writers[0]);
     nango_writer_free(writers[1]);
+    nango_memo_free(memo);
 
     writers[0] = NULL;
     writers[1] = NULL;
+    memo = NULL;
 }
 
 
@@ -1165,7 +1241,7 @@ op_reopen(nango_str_t *in)
         return;
     }
 
-    writers_free();
+    forget_all();
     store_close();
 
     if (b % 16 == 0) {
@@ -1267,7 +1343,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
 
     check_all();
-    writers_free();
+    forget_all();
 
     return 0;
 }
