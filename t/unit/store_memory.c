@@ -8,6 +8,7 @@
 
 #include "store_memory.h"
 
+#include "nango_memo.h"
 #include "nango_show.h"
 
 
@@ -521,6 +522,35 @@ some_connections(void)
 }
 
 
+/* What it cannot follow it does not know: there is nothing to be said. */
+
+static int
+remember_once(nango_reader_t *reader)
+{
+    int                   rc;
+    nango_memo_t         *memo;
+    unsigned char         key[NANGO_KEY_LEN] = { 1 };
+    nango_memo_answer_t   answer;
+
+    memo = nango_memo_create(64);
+
+    if (memo == NULL) {
+        return -1;
+    }
+
+    assert_int_equal(nango_memo_find(memo, reader, S("q"), 1, &answer), 0);
+
+    memset(&answer, 0, sizeof(answer));
+    nango_memo_keep(memo, reader, S("q"), 1, key, &answer);
+
+    rc = nango_memo_find(memo, reader, S("q"), 1, &answer);
+
+    nango_memo_free(memo);
+
+    return rc;
+}
+
+
 static int
 read_once(void *data)
 {
@@ -560,6 +590,10 @@ read_once(void *data)
 
     if (rc == 1) {
         rc = nango_reader_changed(reader, S("prod"), tags, 2, 0, &failure);
+    }
+
+    if (rc == 1) {
+        rc = remember_once(reader);
     }
 
     if (rc == 1) {
