@@ -552,6 +552,16 @@ ngx_http_nango_require_then(ngx_http_request_t *r, ngx_int_t rc, void *data)
     nlcf = ngx_http_get_module_loc_conf(r, ngx_http_nango_module);
     rq = nlcf->require;
 
+    if (rc == NGX_OK && rq->proxy
+        && (!ngx_http_nango_proxy_says(rd->connection_id)
+            || !ngx_http_nango_proxy_says(rd->integration)))
+    {
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "nango: a connection cannot be used with Nango's proxy: "
+                      "its id is none that a header can say");
+        rc = NGX_DECLINED;
+    }
+
     if (rc == NGX_OK
         && (rd->status == NANGO_STATUS_VALID || rq->optional))
     {
