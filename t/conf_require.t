@@ -269,3 +269,23 @@ does not guard
 --- must_die
 --- error_log
 nango_connections
+
+
+
+=== TEST 25: two ids
+--- config
+    nango_owner end_user_id $ssl_client_s_dn;
+    location / { nango_require github id=$arg_a id=$arg_b; }
+--- must_die
+--- error_log
+"id=" is duplicate
+
+
+
+=== TEST 26: an id that is always empty
+--- config
+    nango_owner end_user_id $ssl_client_s_dn;
+    location / { nango_require github id=; }
+--- must_die
+--- error_log
+"id=" needs a value

@@ -77,6 +77,12 @@ ngx_http_nango_require(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
             s.data = value[i].data + 3;
             s.len = value[i].len - 3;
 
+            if (rq->id || s.len == 0) {
+                ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"id=\" %s",
+                                   rq->id ? "is duplicate" : "needs a value");
+                return NGX_CONF_ERROR;
+            }
+
             rq->id = ngx_pcalloc(cf->pool, sizeof(ngx_http_complex_value_t));
 
             if (rq->id == NULL
