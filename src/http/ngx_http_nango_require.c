@@ -23,7 +23,9 @@
 #define NGX_HTTP_NANGO_REQUIRE_LOOKS  5
 
 
+static void *ngx_http_nango_require_conf(ngx_conf_t *cf, const char *name);
 static ngx_uint_t ngx_http_nango_require_returns(ngx_conf_t *cf);
+static ngx_uint_t ngx_http_nango_require_leads(ngx_conf_t *cf);
 static ngx_int_t ngx_http_nango_require_begin(ngx_http_request_t *r,
     ngx_http_nango_require_t *rq, ngx_http_nango_required_t *rd);
 static ngx_int_t ngx_http_nango_require_look(ngx_http_request_t *r,
@@ -179,11 +181,19 @@ ngx_http_nango_require_merge(ngx_conf_t *cf, ngx_http_nango_loc_conf_t *prev,
 
     ngx_conf_merge_ptr_value(conf->require, prev->require, NULL);
 
+    rq = conf->require;
+
+    if (rq && rq->proxy && ngx_http_nango_require_leads(cf)) {
+        ngx_http_nango_conf_error(NGX_LOG_WARN, cf, &rq->file, rq->line,
+                       "what a provider answers can lead into internal "
+                       "locations: add \"proxy_ignore_headers "
+                       "X-Accel-Redirect;\"");
+    }
+
     if (!own) {
         return NGX_CONF_OK;
     }
 
-    rq = conf->require;
     nmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_nango_module);
 
     if (rq->optional && rq->proxy) {
@@ -255,6 +265,28 @@ ngx_http_nango_require_proxies(ngx_http_nango_loc_conf_t *conf)
 }
 
 
+/* What another module has for the location; NULL: there is no such module. */
+
+static void *
+ngx_http_nango_require_conf(ngx_conf_t *cf, const char *name)
+{
+    ngx_uint_t            i;
+    ngx_module_t        **modules;
+    ngx_http_conf_ctx_t  *ctx;
+
+    ctx = cf->ctx;
+    modules = cf->cycle->modules;
+
+    for (i = 0; modules[i]; i++) {
+        if (ngx_strcmp(modules[i]->name, name) == 0) {
+            return ctx->loc_conf[modules[i]->ctx_index];
+        }
+    }
+
+    return NULL;
+}
+
+
 /*
  * Whether the location has a "return", as the rewrite module's configuration
  * says, which begins with its code: there a "return" is the address of a
@@ -264,29 +296,13 @@ ngx_http_nango_require_proxies(ngx_http_nango_loc_conf_t *conf)
 static ngx_uint_t
 ngx_http_nango_require_returns(ngx_conf_t *cf)
 {
-    u_char                    *p, *last;
-    ngx_uint_t                 i;
-    ngx_array_t              **codes;
-    ngx_module_t             **modules;
-    ngx_http_conf_ctx_t       *ctx;
-    ngx_http_script_code_pt    code;
+    u_char                   *p, *last;
+    ngx_array_t             **codes;
+    ngx_http_script_code_pt   code;
 
-    modules = cf->cycle->modules;
+    codes = ngx_http_nango_require_conf(cf, "ngx_http_rewrite_module");
 
-    for (i = 0; modules[i]; i++) {
-        if (ngx_strcmp(modules[i]->name, "ngx_http_rewrite_module") == 0) {
-            break;
-        }
-    }
-
-    if (modules[i] == NULL) {
-        return 0;
-    }
-
-    ctx = cf->ctx;
-    codes = ctx->loc_conf[modules[i]->ctx_index];
-
-    if (*codes == NULL) {
+    if (codes == NULL || *codes == NULL) {
         return 0;
     }
 
@@ -304,6 +320,28 @@ ngx_http_nango_require_returns(ngx_conf_t *cf)
     }
 
     return 0;
+}
+
+
+/*
+ * Whether X-Accel-Redirect is followed where proxy_pass is.  What is at the
+ * other end of a connection may be its owner's own.
+ */
+
+static ngx_uint_t
+ngx_http_nango_require_leads(ngx_conf_t *cf)
+{
+    ngx_http_upstream_conf_t  *ucf;
+    ngx_http_core_loc_conf_t  *clcf;
+
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+
+    /* The proxy module's configuration begins with that of its upstream. */
+
+    ucf = ngx_http_nango_require_conf(cf, "ngx_http_proxy_module");
+
+    return ucf != NULL && clcf->handler != NULL && !clcf->noname
+           && !(ucf->ignore_headers & NGX_HTTP_UPSTREAM_IGN_XA_REDIRECT);
 }
 
 
