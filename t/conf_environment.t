@@ -324,3 +324,51 @@ there is no nango_environment "b"
 --- config
 --- error_log
 has an "api" of its own and no "connect_ui"
+
+
+
+=== TEST 31: a port that is none
+--- http_config
+    nango_environment a { api https://nango.example.com:65536; api_key data:k; }
+--- config
+--- must_die
+--- error_log
+invalid URL "https://nango.example.com:65536": it has an invalid port
+
+
+
+=== TEST 32: an IPv6 address without an end
+--- http_config
+    nango_environment a { api_public 'https://[::1'; api_key data:k; }
+--- config
+--- must_die
+--- error_log
+invalid URL "https://[::1": it has an invalid IPv6 address
+
+
+
+=== TEST 33: a variable in a URL
+--- http_config
+    nango_environment a { connect_ui 'https://$host/'; api_key data:k; }
+--- config
+--- must_die
+--- error_log
+invalid URL "https://$host/": it has an invalid host
+
+
+
+=== TEST 34: hosts and ports as they may be
+--- http_config
+    nango_environment a {
+        api        'http://[::1]:3003';
+        api_public https://Nango_1.example.com:443/api;
+        connect_ui http://127.0.0.1:1/x/;
+        api_key    data:k;
+    }
+--- config
+    location = /callback { nango_oauth_callback; }
+--- request
+GET /callback
+--- error_code: 308
+--- response_headers
+Location: https://Nango_1.example.com:443/api/oauth/callback

@@ -273,3 +273,16 @@ invalid size "big"; write it as "max_body=75m"
     location = /nothing { auth_basic off; return 404; }
 --- no_error_log
 is what the client claims to be
+
+
+
+=== TEST 27: so is what the client says of the host that it wants
+--- config
+    location = /session {
+        nango_owner organization_id $host;
+        nango_owner end_user_id $ssl_server_name;
+        nango_session;
+    }
+--- error_log
+"$host" in nango_owner comes from the URI that the client has sent
+"$ssl_server_name" in nango_owner comes from the URI that the client has sent

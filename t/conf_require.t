@@ -269,3 +269,63 @@ does not guard
 --- must_die
 --- error_log
 nango_connections
+
+
+
+=== TEST 25: two ids
+--- config
+    nango_owner end_user_id $ssl_client_s_dn;
+    location / { nango_require github id=$arg_a id=$arg_b; }
+--- must_die
+--- error_log
+"id=" is duplicate
+
+
+
+=== TEST 26: an id that is always empty
+--- config
+    nango_owner end_user_id $ssl_client_s_dn;
+    location / { nango_require github id=; }
+--- must_die
+--- error_log
+"id=" needs a value
+
+
+
+=== TEST 27: a provider that may lead into internal locations
+--- config
+    nango_owner end_user_id $ssl_client_s_dn;
+    location /x {
+        nango_require github proxy;
+        location /x/y { proxy_pass http://127.0.0.1:1/proxy/; }
+    }
+--- error_log
+what a provider answers can lead into internal locations: add "proxy_ignore_headers X-Accel-Redirect;"
+
+
+
+=== TEST 28: one that may not, also below an if and limit_except
+--- config
+    nango_owner end_user_id $ssl_client_s_dn;
+    proxy_ignore_headers X-Accel-Redirect Vary;
+    location /x {
+        nango_require github proxy;
+        proxy_pass http://127.0.0.1:1/proxy/;
+        limit_except GET { deny all; }
+        if ($arg_a) { set $b c; }
+    }
+--- no_error_log
+can lead into internal locations
+[emerg]
+
+
+
+=== TEST 29: nor is there anything to warn of where nothing is proxied
+--- config
+    nango_owner end_user_id $ssl_client_s_dn;
+    location /x { nango_require github proxy; }
+    location /y { proxy_pass http://127.0.0.1:1/; }
+    location /z { nango_require github credentials; proxy_pass http://127.0.0.1:1/; }
+--- no_error_log
+can lead into internal locations
+[emerg]

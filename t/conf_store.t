@@ -82,3 +82,54 @@ is on tmpfs: acknowledged webhooks are lost
 --- request
 GET /nothing
 --- error_code: 404
+
+
+
+=== TEST 8: a size that no address space has
+--- http_config
+    nango_store nango_cache size=16385g;
+--- config
+--- must_die
+--- error_log
+the size "16385g" is too large; it must be 16384g at most
+
+
+
+=== TEST 9: a time that is, in ms, another one
+--- http_config
+    nango_store nango_cache retain=18446744073709552s;
+--- config
+--- must_die
+--- error_log
+the time "18446744073709552s" is too long; it must be 100y at most
+
+
+
+=== TEST 10: the greatest of both
+--- http_config
+    nango_store nango_cache size=16384g retain=100y;
+--- config
+    location = /nothing { return 404; }
+--- request
+GET /nothing
+--- error_code: 404
+
+
+
+=== TEST 11: two sizes
+--- http_config
+    nango_store nango_cache size=1g size=2g;
+--- config
+--- must_die
+--- error_log
+"size=" is duplicate
+
+
+
+=== TEST 12: two times
+--- http_config
+    nango_store nango_cache retain=7d retain=1d;
+--- config
+--- must_die
+--- error_log
+"retain=" is duplicate

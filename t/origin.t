@@ -160,3 +160,40 @@ Cache-Control: no-store
 --- raw_request eval
 ::get('app.example.com', 'Origin: https://evil.example.com')
 --- error_code: 403
+
+
+
+=== TEST 16: the own one, of a request that has a host and no header for it
+--- config eval: $::Config
+--- raw_request eval
+CORE::join "\r\n", 'GET http://app.example.com/connections HTTP/1.0',
+    'X-User: 42', 'Origin: https://app.example.com', '', ''
+--- error_code: 200
+
+
+
+=== TEST 17: a foreign one there
+--- config eval: $::Config
+--- raw_request eval
+CORE::join "\r\n", 'GET http://app.example.com/connections HTTP/1.0',
+    'X-User: 42', 'Origin: https://evil.example.com', '', ''
+--- error_code: 403
+
+
+
+=== TEST 18: and what the header says counts where there are both
+--- config eval: $::Config
+--- raw_request eval
+CORE::join "\r\n", 'GET http://evil.example.com/connections HTTP/1.1',
+    'Host: app.example.com', 'X-User: 42', 'Connection: close',
+    'Origin: https://evil.example.com', '', ''
+--- error_code: 403
+
+
+
+=== TEST 19: neither: nobody's own
+--- config eval: $::Config
+--- raw_request eval
+CORE::join "\r\n", 'GET /connections HTTP/1.0', 'X-User: 42',
+    'Origin: https://app.example.com', '', ''
+--- error_code: 403

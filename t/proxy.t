@@ -52,6 +52,10 @@ sub bodies {
     return ['"ack":true', '"ack":true', '"connections"', @_];
 }
 
+# A header's value has no such ends, and other bytes are other letters there.
+our @Unsaid = (['c-2 ', end_user_id => '51'], [' c-2', end_user_id => '52'],
+               ["c-2\xc3\xa9", end_user_id => '53']);
+
 # What a client could do harm with.
 our @Names = qw(
     Authorization Base-Url-Override Connection-Id Provider-Config-Key Retries
@@ -321,3 +325,19 @@ EOF
           "42\nCookie: a=b\nAuthorization: Basic bWU6cHc=")
 --- response_body_like eval: ::bodies('"x-seen":"<>"', 'GIF')
 --- raw_response_headers_like eval: ['', '', '', '', 'X-Was: <me> <b>\r']
+
+
+
+=== TEST 10: an id that no header can say is not taken for that of another
+--- config eval: $::Config
+--- request eval
+[(map { webhook(event('creation', 'true', @$_)) } @::Unsaid),
+ 'GET /connections', 'GET /api/x', 'GET /api/x', 'GET /api/x',
+ 'GET /_sim/requests?path=/proxy']
+--- more_headers eval
+[(map { signature(event('creation', 'true', @$_)) } @::Unsaid),
+ map { "X-User: $_" } 51, 51, 52, 53, 51]
+--- error_code eval: [200, 200, 200, 200, 404, 404, 404, 200]
+--- response_body_like eval
+[('"ack":true') x 3, '"connections":\[\{"id"',
+ ('connection_not_found') x 3, '^\{"count":0,']

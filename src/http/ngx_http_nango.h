@@ -274,6 +274,12 @@ char *ngx_http_nango_conf_name(ngx_conf_t *cf, ngx_str_t *name,
 char *ngx_http_nango_conf_certificate(ngx_conf_t *cf, ngx_str_t *path);
 
 /*
+ * NULL, or what is wrong with the host and the port of a URL, which are at p,
+ * behind the scheme: "has an invalid port".
+ */
+const char *ngx_http_nango_url_wrong(u_char *p, u_char *last);
+
+/*
  * Of a URL that has been checked: its host, without the port and with the
  * brackets of an IPv6 address; and whether that is reached from inside only:
  * loopback, the private ranges, names without a dot or for inside.

@@ -76,6 +76,65 @@ ngx_http_nango_conf_certificate(ngx_conf_t *cf, ngx_str_t *path)
 }
 
 
+const char *
+ngx_http_nango_url_wrong(u_char *p, u_char *last)
+{
+    u_char     *host, *end, c;
+    ngx_int_t   port;
+#if (NGX_HAVE_INET6)
+    u_char      addr[16];
+#endif
+
+    for (end = p; end < last && *end != '/' && *end != '?'; end++) {
+        /* void */
+    }
+
+    host = p;
+
+    if (p < end && *p == '[') {
+
+        host++;
+        p = ngx_strlchr(host, end, ']');
+
+#if (NGX_HAVE_INET6)
+        if (p == NULL || ngx_inet6_addr(host, p - host, addr) != NGX_OK) {
+            return "has an invalid IPv6 address";
+        }
+#else
+        if (p == NULL) {
+            return "has an invalid IPv6 address";
+        }
+#endif
+
+        p++;
+
+    } else {
+
+        for ( /* void */ ; p < end && *p != ':'; p++) {
+            c = (u_char) (*p | 0x20);
+
+            if (!((c >= 'a' && c <= 'z') || (*p >= '0' && *p <= '9')
+                  || *p == '-' || *p == '.' || *p == '_'))
+            {
+                return "has an invalid host";
+            }
+        }
+
+        if (p == host) {
+            return "has no host";
+        }
+    }
+
+    if (p == end) {
+        return NULL;
+    }
+
+    port = (*p == ':') ? ngx_atoi(p + 1, end - p - 1) : NGX_ERROR;
+
+    return (port >= 1 && port <= 65535) ? NULL : "has an invalid port";
+}
+
+
 void
 ngx_http_nango_url_host(ngx_str_t *url, ngx_str_t *host)
 {

@@ -53,7 +53,6 @@ static char *ngx_http_nango_deliver_url(ngx_conf_t *cf,
     ngx_http_nango_deliver_ctx_t *ctx, ngx_str_t *url);
 static char *ngx_http_nango_deliver_unix(ngx_conf_t *cf,
     ngx_http_nango_deliver_ctx_t *ctx, ngx_str_t *scheme, ngx_str_t *rest);
-static const char *ngx_http_nango_deliver_authority(u_char *p, u_char *last);
 static char *ngx_http_nango_deliver_option(ngx_conf_t *cf,
     ngx_http_nango_deliver_ctx_t *ctx, ngx_str_t *arg);
 static char *ngx_http_nango_deliver_types(ngx_conf_t *cf,
@@ -299,7 +298,16 @@ ngx_http_nango_deliver_url(ngx_conf_t *cf, ngx_http_nango_deliver_ctx_t *ctx,
         return ngx_http_nango_deliver_unix(cf, ctx, &scheme, &rest);
     }
 
-    wrong = ngx_http_nango_deliver_authority(rest.data, last);
+    for (p = rest.data; p < last && *p != '/' && *p != '?'; p++) {
+
+        if (*p == '@') {
+            wrong = "cannot have a user in it; use "
+                    "\"header=Authorization:SECRET\"";
+            goto invalid;
+        }
+    }
+
+    wrong = ngx_http_nango_url_wrong(rest.data, last);
 
     if (wrong == NULL) {
         s->url = *url;
@@ -367,71 +375,6 @@ ngx_http_nango_deliver_unix(ngx_conf_t *cf, ngx_http_nango_deliver_ctx_t *ctx,
     s->socket.data[s->socket.len] = '\0';
 
     return NGX_CONF_OK;
-}
-
-
-/* NULL, or what is wrong with what is between the scheme and the path. */
-
-static const char *
-ngx_http_nango_deliver_authority(u_char *p, u_char *last)
-{
-    u_char     *host, *end, c;
-    ngx_int_t   port;
-#if (NGX_HAVE_INET6)
-    u_char      addr[16];
-#endif
-
-    for (end = p; end < last && *end != '/' && *end != '?'; end++) {
-
-        if (*end == '@') {
-            return "cannot have a user in it; use "
-                   "\"header=Authorization:SECRET\"";
-        }
-    }
-
-    host = p;
-
-    if (p < end && *p == '[') {
-
-        host++;
-        p = ngx_strlchr(host, end, ']');
-
-#if (NGX_HAVE_INET6)
-        if (p == NULL || ngx_inet6_addr(host, p - host, addr) != NGX_OK) {
-            return "has an invalid IPv6 address";
-        }
-#else
-        if (p == NULL) {
-            return "has an invalid IPv6 address";
-        }
-#endif
-
-        p++;
-
-    } else {
-
-        for ( /* void */ ; p < end && *p != ':'; p++) {
-            c = (u_char) (*p | 0x20);
-
-            if (!((c >= 'a' && c <= 'z') || (*p >= '0' && *p <= '9')
-                  || *p == '-' || *p == '.' || *p == '_'))
-            {
-                return "has an invalid host";
-            }
-        }
-
-        if (p == host) {
-            return "has no host";
-        }
-    }
-
-    if (p == end) {
-        return NULL;
-    }
-
-    port = (*p == ':') ? ngx_atoi(p + 1, end - p - 1) : NGX_ERROR;
-
-    return (port >= 1 && port <= 65535) ? NULL : "has an invalid port";
 }
 
 

@@ -251,8 +251,9 @@ static char *
 ngx_http_nango_param_url(ngx_conf_t *cf,
     ngx_http_nango_environment_ctx_t *ctx, size_t offset)
 {
-    u_char     *p, *last;
-    ngx_str_t  *value, *url;
+    u_char      *p, *last;
+    ngx_str_t   *value, *url;
+    const char  *wrong;
 
     value = cf->args->elts;
     url = (ngx_str_t *) ((u_char *) ctx->env + offset);
@@ -279,6 +280,8 @@ ngx_http_nango_param_url(ngx_conf_t *cf,
         return NGX_CONF_ERROR;
     }
 
+    wrong = ngx_http_nango_url_wrong(p, last);
+
     for ( /* void */ ; p < last; p++) {
 
         if (*p <= ' ' || *p >= 0x7f || *p == '?' || *p == '#' || *p == '@'
@@ -290,6 +293,12 @@ ngx_http_nango_param_url(ngx_conf_t *cf,
                                "or fragment", &value[1]);
             return NGX_CONF_ERROR;
         }
+    }
+
+    if (wrong) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid URL \"%V\": it %s", &value[1], wrong);
+        return NGX_CONF_ERROR;
     }
 
     while (last[-1] == '/') {

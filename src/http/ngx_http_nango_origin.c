@@ -273,10 +273,20 @@ ngx_http_nango_find_header(ngx_http_request_t *r, const char *name, size_t len,
 static ngx_uint_t
 ngx_http_nango_own_origin(ngx_http_request_t *r, ngx_str_t *origin)
 {
-    ngx_str_t  host, own;
+    ngx_str_t  host, asked, own;
     ngx_int_t  port, own_port, tls;
 
-    if (r->headers_in.host == NULL) {
+    if (r->headers_in.host) {
+        asked = r->headers_in.host->value;
+
+    } else if (r->host_start) {
+
+        /* HTTP/3 has an ":authority", of which nginx makes no header. */
+
+        asked.data = r->host_start;
+        asked.len = r->host_end - r->host_start;
+
+    } else {
         return 0;
     }
 
@@ -291,8 +301,7 @@ ngx_http_nango_own_origin(ngx_http_request_t *r, ngx_str_t *origin)
      * browser is the one in Origin.
      */
 
-    ngx_http_nango_split_host(&r->headers_in.host->value, tls, &own,
-                              &own_port);
+    ngx_http_nango_split_host(&asked, tls, &own, &own_port);
 
     return port == own_port
            && host.len == own.len

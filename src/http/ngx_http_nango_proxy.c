@@ -35,6 +35,21 @@ static ngx_table_elt_t *ngx_http_nango_proxy_add(ngx_http_request_t *r,
     nango_str_t value);
 
 
+ngx_uint_t
+ngx_http_nango_proxy_says(nango_str_t id)
+{
+    size_t  i;
+
+    for (i = 0; i < id.len; i++) {
+        if (id.data[i] < ' ' || id.data[i] > '~') {
+            return 0;
+        }
+    }
+
+    return id.len && id.data[0] != ' ' && id.data[id.len - 1] != ' ';
+}
+
+
 ngx_int_t
 ngx_http_nango_proxy(ngx_http_request_t *r, ngx_nango_environment_t *env,
     nango_str_t integration, nango_str_t connection_id)

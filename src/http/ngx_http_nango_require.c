@@ -23,7 +23,9 @@
 #define NGX_HTTP_NANGO_REQUIRE_LOOKS  5
 
 
+static void *ngx_http_nango_require_conf(ngx_conf_t *cf, const char *name);
 static ngx_uint_t ngx_http_nango_require_returns(ngx_conf_t *cf);
+static ngx_uint_t ngx_http_nango_require_leads(ngx_conf_t *cf);
 static ngx_int_t ngx_http_nango_require_begin(ngx_http_request_t *r,
     ngx_http_nango_require_t *rq, ngx_http_nango_required_t *rd);
 static ngx_int_t ngx_http_nango_require_look(ngx_http_request_t *r,
@@ -84,6 +86,12 @@ ngx_http_nango_require(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
             s.data = value[i].data + 3;
             s.len = value[i].len - 3;
+
+            if (rq->id || s.len == 0) {
+                ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"id=\" %s",
+                                   rq->id ? "is duplicate" : "needs a value");
+                return NGX_CONF_ERROR;
+            }
 
             rq->id = ngx_pcalloc(cf->pool, sizeof(ngx_http_complex_value_t));
 
@@ -181,11 +189,19 @@ ngx_http_nango_require_merge(ngx_conf_t *cf, ngx_http_nango_loc_conf_t *prev,
 
     ngx_conf_merge_ptr_value(conf->require, prev->require, NULL);
 
+    rq = conf->require;
+
+    if (rq && rq->proxy && ngx_http_nango_require_leads(cf)) {
+        ngx_http_nango_conf_error(NGX_LOG_WARN, cf, &rq->file, rq->line,
+                       "what a provider answers can lead into internal "
+                       "locations: add \"proxy_ignore_headers "
+                       "X-Accel-Redirect;\"");
+    }
+
     if (!own) {
         return NGX_CONF_OK;
     }
 
-    rq = conf->require;
     nmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_nango_module);
 
     if (rq->optional && rq->proxy) {
@@ -257,6 +273,28 @@ ngx_http_nango_require_proxies(ngx_http_nango_loc_conf_t *conf)
 }
 
 
+/* What another module has for the location; NULL: there is no such module. */
+
+static void *
+ngx_http_nango_require_conf(ngx_conf_t *cf, const char *name)
+{
+    ngx_uint_t            i;
+    ngx_module_t        **modules;
+    ngx_http_conf_ctx_t  *ctx;
+
+    ctx = cf->ctx;
+    modules = cf->cycle->modules;
+
+    for (i = 0; modules[i]; i++) {
+        if (ngx_strcmp(modules[i]->name, name) == 0) {
+            return ctx->loc_conf[modules[i]->ctx_index];
+        }
+    }
+
+    return NULL;
+}
+
+
 /*
  * Whether the location has a "return", as the rewrite module's configuration
  * says, which begins with its code: there a "return" is the address of a
@@ -266,29 +304,13 @@ ngx_http_nango_require_proxies(ngx_http_nango_loc_conf_t *conf)
 static ngx_uint_t
 ngx_http_nango_require_returns(ngx_conf_t *cf)
 {
-    u_char                    *p, *last;
-    ngx_uint_t                 i;
-    ngx_array_t              **codes;
-    ngx_module_t             **modules;
-    ngx_http_conf_ctx_t       *ctx;
-    ngx_http_script_code_pt    code;
+    u_char                   *p, *last;
+    ngx_array_t             **codes;
+    ngx_http_script_code_pt   code;
 
-    modules = cf->cycle->modules;
+    codes = ngx_http_nango_require_conf(cf, "ngx_http_rewrite_module");
 
-    for (i = 0; modules[i]; i++) {
-        if (ngx_strcmp(modules[i]->name, "ngx_http_rewrite_module") == 0) {
-            break;
-        }
-    }
-
-    if (modules[i] == NULL) {
-        return 0;
-    }
-
-    ctx = cf->ctx;
-    codes = ctx->loc_conf[modules[i]->ctx_index];
-
-    if (*codes == NULL) {
+    if (codes == NULL || *codes == NULL) {
         return 0;
     }
 
@@ -306,6 +328,28 @@ ngx_http_nango_require_returns(ngx_conf_t *cf)
     }
 
     return 0;
+}
+
+
+/*
+ * Whether X-Accel-Redirect is followed where proxy_pass is.  What is at the
+ * other end of a connection may be its owner's own.
+ */
+
+static ngx_uint_t
+ngx_http_nango_require_leads(ngx_conf_t *cf)
+{
+    ngx_http_upstream_conf_t  *ucf;
+    ngx_http_core_loc_conf_t  *clcf;
+
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+
+    /* The proxy module's configuration begins with that of its upstream. */
+
+    ucf = ngx_http_nango_require_conf(cf, "ngx_http_proxy_module");
+
+    return ucf != NULL && clcf->handler != NULL && !clcf->noname
+           && !(ucf->ignore_headers & NGX_HTTP_UPSTREAM_IGN_XA_REDIRECT);
 }
 
 
@@ -695,6 +739,16 @@ ngx_http_nango_require_then(ngx_http_request_t *r, ngx_int_t rc, void *data)
 
     nlcf = ngx_http_get_module_loc_conf(r, ngx_http_nango_module);
     rq = nlcf->require;
+
+    if (rc == NGX_OK && rq->proxy
+        && (!ngx_http_nango_proxy_says(rd->connection_id)
+            || !ngx_http_nango_proxy_says(rd->integration)))
+    {
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "nango: a connection cannot be used with Nango's proxy: "
+                      "its id is none that a header can say");
+        rc = NGX_DECLINED;
+    }
 
     if (rc == NGX_OK
         && (rd->status == NANGO_STATUS_VALID || rq->optional))

@@ -61,6 +61,13 @@ typedef struct {
 
 
 /*
+ * Whether a header says to Nango what this is: it takes bytes beyond ASCII for
+ * others, and what is at the ends for nothing.  Both would be the name of
+ * something else.
+ */
+ngx_uint_t ngx_http_nango_proxy_says(nango_str_t id);
+
+/*
  * Readies the request for Nango's proxy: NGX_OK, NGX_ERROR.  What is in it of
  * the client's that would decide whose credentials are used, or where they are
  * sent, is dropped.

@@ -18,6 +18,10 @@
 #define NGX_HTTP_NANGO_SIZE       (16LL * 1024 * 1024 * 1024)
 #define NGX_HTTP_NANGO_RETAIN     (7 * 24 * 60 * 60)
 
+/* An address space has room for two maps of that; ms are counted in 64 bits. */
+#define NGX_HTTP_NANGO_SIZE_MAX    (16LL * 1024 * 1024 * 1024 * 1024)
+#define NGX_HTTP_NANGO_RETAIN_MAX  (100LL * 365 * 24 * 60 * 60)
+
 #define NGX_HTTP_NANGO_NFS        0x6969
 #define NGX_HTTP_NANGO_TMPFS      0x01021994
 
@@ -42,9 +46,6 @@ ngx_http_nango_store_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     value = cf->args->elts;
 
-    nmcf->store.size = NGX_HTTP_NANGO_SIZE;
-    nmcf->store.retain = NGX_HTTP_NANGO_RETAIN;
-
     for (i = 2; i < cf->args->nelts; i++) {
 
         if (ngx_strncmp(value[i].data, "size=", 5) == 0) {
@@ -68,6 +69,19 @@ ngx_http_nango_store_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
                 return NGX_CONF_ERROR;
             }
 
+            if (size > NGX_HTTP_NANGO_SIZE_MAX) {
+                ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                                   "the size \"%V\" is too large; it must be "
+                                   "16384g at most", &s);
+                return NGX_CONF_ERROR;
+            }
+
+            if (nmcf->store.size) {
+                ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                                   "\"size=\" is duplicate");
+                return NGX_CONF_ERROR;
+            }
+
             nmcf->store.size = size;
             continue;
         }
@@ -86,6 +100,19 @@ ngx_http_nango_store_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
                 return NGX_CONF_ERROR;
             }
 
+            if (retain > NGX_HTTP_NANGO_RETAIN_MAX) {
+                ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                                   "the time \"%V\" is too long; it must be "
+                                   "100y at most", &s);
+                return NGX_CONF_ERROR;
+            }
+
+            if (nmcf->store.retain) {
+                ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                                   "\"retain=\" is duplicate");
+                return NGX_CONF_ERROR;
+            }
+
             nmcf->store.retain = retain;
             continue;
         }
@@ -94,6 +121,14 @@ ngx_http_nango_store_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
                            "invalid parameter \"%V\"; there are \"size=\" and "
                            "\"retain=\"", &value[i]);
         return NGX_CONF_ERROR;
+    }
+
+    if (nmcf->store.size == 0) {
+        nmcf->store.size = NGX_HTTP_NANGO_SIZE;
+    }
+
+    if (nmcf->store.retain == 0) {
+        nmcf->store.retain = NGX_HTTP_NANGO_RETAIN;
     }
 
     path = ngx_pcalloc(cf->pool, sizeof(ngx_path_t));

@@ -244,6 +244,8 @@ ngx_http_nango_tag_source(ngx_conf_t *cf, ngx_str_t *name)
         ngx_string("request"),
         ngx_string("request_uri"),
         ngx_string("request_filename"),
+        ngx_string("host"),
+        ngx_string("ssl_server_name"),
         ngx_null_string
     };
 

@@ -38,6 +38,7 @@ static ngx_int_t ngx_http_nango_config_field_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
 static ngx_http_nango_required_t *ngx_http_nango_required(
     ngx_http_request_t *r);
+static ngx_uint_t ngx_http_nango_cloned(ngx_http_request_t *r);
 static nango_str_t ngx_http_nango_credentials(ngx_http_request_t *r);
 static ngx_int_t ngx_http_nango_variable_set(ngx_http_variable_value_t *v,
     nango_str_t s);
@@ -315,8 +316,16 @@ ngx_http_nango_required(ngx_http_request_t *r)
     ngx_http_nango_ctx_t       *ctx;
     ngx_http_nango_required_t  *rd;
 
-    ctx = ngx_http_get_module_ctx(r, ngx_http_nango_module);
-    rd = ctx ? ctx->required : NULL;
+    for ( ;; ) {
+        ctx = ngx_http_get_module_ctx(r, ngx_http_nango_module);
+        rd = ctx ? ctx->required : NULL;
+
+        if (rd || !ngx_http_nango_cloned(r)) {
+            break;
+        }
+
+        r = r->parent;
+    }
 
     if (rd == NULL || rd->state != NGX_HTTP_NANGO_PASSED
         || rd->status == NANGO_STATUS_NONE)
@@ -325,6 +334,39 @@ ngx_http_nango_required(ngx_http_request_t *r)
     }
 
     return rd;
+}
+
+
+/*
+ * The further slices of an answer, and a cache's update in the background, are
+ * copies of their request that begin where it is: in the content phase, with no
+ * context.  Empty there, $nango_connection_id would make one entry of a cache
+ * for all who ask.  Other subrequests are not in that phase without having
+ * passed nango_require themselves.
+ */
+
+static ngx_uint_t
+ngx_http_nango_cloned(ngx_http_request_t *r)
+{
+    ngx_http_phase_handler_t   *ph;
+    ngx_http_core_main_conf_t  *cmcf;
+    ngx_http_nango_loc_conf_t  *nlcf, *above;
+
+    if (r == r->main) {
+        return 0;
+    }
+
+    nlcf = ngx_http_get_module_loc_conf(r, ngx_http_nango_module);
+    above = ngx_http_get_module_loc_conf(r->parent, ngx_http_nango_module);
+
+    if (nlcf->require == NULL || nlcf->require != above->require) {
+        return 0;
+    }
+
+    cmcf = ngx_http_get_module_main_conf(r, ngx_http_core_module);
+    ph = cmcf->phase_engine.handlers;
+
+    return ph[r->phase_handler].checker == ngx_http_core_content_phase;
 }
 
 

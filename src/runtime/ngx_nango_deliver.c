@@ -89,6 +89,8 @@ static u_char *ngx_nango_deliver_kept_line(struct curl_slist **list,
 static u_char *ngx_nango_deliver_line(u_char *dst, u_char *line, size_t len);
 static ngx_uint_t ngx_nango_deliver_ours(ngx_nango_subscriber_t *sub,
     u_char *name, size_t len);
+static ngx_uint_t ngx_nango_deliver_same(u_char *name, u_char *ours,
+    size_t len);
 static u_char *ngx_nango_deliver_edge(const nango_delivery_t *d, u_char *p);
 static size_t ngx_nango_deliver_owner_len(const nango_delivery_t *d);
 static u_char *ngx_nango_deliver_owner(const nango_delivery_t *d, size_t len,
@@ -798,14 +800,14 @@ ngx_nango_deliver_ours(ngx_nango_subscriber_t *sub, u_char *name, size_t len)
 
     static ngx_str_t  edge = ngx_string("X-Nango-Edge-");
 
-    if (len >= edge.len && ngx_strncasecmp(name, edge.data, edge.len) == 0) {
+    if (len >= edge.len && ngx_nango_deliver_same(name, edge.data, edge.len)) {
         return 1;
     }
 
     for (i = 0; i < sizeof(ours) / sizeof(ours[0]); i++) {
 
         if (len == ours[i].len
-            && ngx_strncasecmp(name, ours[i].data, len) == 0)
+            && ngx_nango_deliver_same(name, ours[i].data, len))
         {
             return 1;
         }
@@ -820,13 +822,34 @@ ngx_nango_deliver_ours(ngx_nango_subscriber_t *sub, u_char *name, size_t len)
     for (i = 0; i < sub->headers->nelts; i++) {
 
         if (header[i].len > len && header[i].data[len] == ':'
-            && ngx_strncasecmp(name, header[i].data, len) == 0)
+            && ngx_nango_deliver_same(name, header[i].data, len))
         {
             return 1;
         }
     }
 
     return 0;
+}
+
+
+/* Backends that make variables of headers do not tell "_" from "-". */
+
+static ngx_uint_t
+ngx_nango_deliver_same(u_char *name, u_char *ours, size_t len)
+{
+    size_t  i;
+    u_char  c, d;
+
+    for (i = 0; i < len; i++) {
+        c = (name[i] == '_') ? '-' : ngx_tolower(name[i]);
+        d = (ours[i] == '_') ? '-' : ngx_tolower(ours[i]);
+
+        if (c != d) {
+            return 0;
+        }
+    }
+
+    return 1;
 }
 
 

@@ -19,7 +19,10 @@ const { create, sleep, until } = require('./nginx');
 
 test('an event arrives as it came', async (t) => {
     const backend = await Backend.create(t);
-    const nginx = await create(t, config(`deliver app ${backend.url};`));
+    const { http, ...rest } = config(`deliver app ${backend.url}
+                                      header=X-Token:data:abc;`);
+    const nginx = await create(t, { ...rest,
+        http: `${http} underscores_in_headers on;` });
 
     await nginx.start();
 
@@ -33,6 +36,9 @@ test('an event arrives as it came', async (t) => {
         'X-GitHub-Event': 'push', 'X-Empty': '', Cookie: 'secret=1',
         Authorization: 'Bearer x', 'X-Nango-Edge-Owner': 'end_user_id=eve',
         'X-Nango-Edge-Sequence': '99',
+
+        /* To what makes variables of headers they are the same. */
+        'X_Nango-Edge_Source': 'edge', X_Token: 'eve', X_Other: '1',
     });
 
     await until('both', () => backend.accepted.length === 2);
@@ -59,6 +65,10 @@ test('an event arrives as it came', async (t) => {
     assert.strictEqual(headers['x-nango-edge-attempt'], '1');
     assert.strictEqual(headers['x-nango-edge-environment'], 'prod');
     assert.strictEqual(headers['x-nango-edge-source'], 'nango');
+    assert.strictEqual(headers['x-token'], 'abc');
+    assert.strictEqual(headers.x_other, '1');
+    assert.deepStrictEqual(Object.keys(headers).filter((name) =>
+        /^x_/.test(name)), ['x_other']);
     assert.strictEqual(headers['x-nango-edge-owner'],
                        'end_user_id=ann%2f%c3%a4%3bb');
     assert.match(headers['x-nango-edge-received-at'],

@@ -7,6 +7,7 @@
 
 const assert = require('node:assert');
 const fs = require('node:fs');
+const http = require('node:http');
 const net = require('node:net');
 const path = require('node:path');
 const nodeTest = require('node:test');
@@ -602,5 +603,115 @@ test('a Nango that is dead is left alone, and found again', async (t) => {
         (await secret(nginx)).status === 200, 20000);
     assert.match(nginx.log(), /environment "prod" answers again/);
     assert.ok(port);
+    quiet(nginx);
+});
+
+
+/* Says whose credentials it was asked with; to the second question as well. */
+async function backend(t) {
+    const seen = [];
+    const server = http.createServer((req, res) => {
+        const secret = req.headers['x-secret'] || 'nobody';
+        const body = `${secret}.`.repeat(20).slice(0, 80);
+        const [, first, last] = (req.headers.range || '').match(/(\d+)-(\d+)/)
+                                || [];
+
+        seen.push(`${req.url} ${secret}`);
+
+        if (first === undefined) {
+            res.writeHead(200, { 'X-Accel-Expires': '@1' });
+            res.end(body);
+            return;
+        }
+
+        res.writeHead(206, {
+            'Cache-Control': 'max-age=1000',
+            'Content-Range': `bytes ${first}-${last}/${body.length}`,
+        });
+        res.end(body.slice(Number(first), Number(last) + 1));
+    });
+
+    await new Promise((resolve) => {
+        server.listen(0, '127.0.0.1', resolve);
+    });
+
+    t.after(() => server.close());
+
+    return { seen, url: `http://127.0.0.1:${server.address().port}` };
+}
+
+
+test('slices and updates in the background are of their request', async (t) => {
+    const { nango, nginx } = await running(t);
+    const { seen, url } = await backend(t);
+    const { http: lines, server } = settings(nango.url);
+    const same = `
+        nango_owner         end_user_id $http_x_user;
+        nango_require       github credentials;
+        proxy_cache         c;
+        proxy_cache_use_stale updating;
+        proxy_cache_background_update on;
+        proxy_http_version  1.1;
+        proxy_set_header    X-Secret $nango_credential;
+        proxy_pass          ${url};
+    `;
+
+    nginx.configure({
+        http: `${lines} proxy_cache_path @DIR@/cache keys_zone=c:1m;`,
+        server: `${server}
+            location = /old {
+                proxy_cache_key $nango_connection_id$uri;
+                ${same}
+            }
+            location = /sliced {
+                slice            20;
+                proxy_cache_key  $nango_connection_id$uri$slice_range;
+                proxy_set_header Range $slice_range;
+                ${same}
+            }`,
+    });
+
+    const old = nginx.workers();
+
+    nginx.kill(nginx.master, 'SIGHUP');
+    await until('other workers', () => {
+        const now = nginx.workers();
+
+        return now.length >= 2 && now.every((pid) => !old.includes(pid));
+    });
+
+    await nango.control('POST', 'state', { connections: [{
+        integration: 'github', connection_id: 'c-2',
+        tags: { end_user_id: '43' },
+        credentials: { type: 'OAUTH2', access_token: 'token-of-c-2' },
+    }] });
+    await webhook(nginx, event('creation', 'c-2', { end_user_id: '43' }));
+
+    for (const path of ['/sliced', '/old', '/old']) {
+        for (const [user, token] of [['42', 'token-of-c-1'],
+                                     ['43', 'token-of-c-2']])
+        {
+            const answer = await new Promise((resolve, reject) => {
+                http.get({ port: nginx.port, path, agent: false,
+                           headers: { 'X-User': user } }, (res) => {
+                    let text = '';
+
+                    res.on('data', (data) => { text += data; });
+                    res.on('end', () => resolve(text));
+                    res.on('error', reject);
+                }).on('error', reject);
+            });
+
+            assert.strictEqual(answer, `${token}.`.repeat(20).slice(0, 80));
+        }
+    }
+
+    /* Four slices of either; what was old by then was asked for again. */
+
+    await until('updates', () => seen.length === 12);
+    assert.deepStrictEqual(seen.sort(), ['c-1', 'c-2'].flatMap((id) => [
+        ...Array(2).fill(`/old token-of-${id}`),
+        ...Array(4).fill(`/sliced token-of-${id}`),
+    ]).sort());
     quiet(nginx);
 });
