@@ -214,7 +214,7 @@ EOF
 --- config eval: $::Config
 --- request eval
 ::given([::event('creation', 'true', 'c-1', end_user_id => '42',
-               end_user_email => 'nobody')],
+               end_user_email => 'nobody', '1st' => 'x')],
       ::reconnect('{"integration":"github"}'), $::Seen)
 --- more_headers eval: ::headers($::Json, '')
 --- response_body_like eval
