@@ -480,6 +480,7 @@ test('thousands of connections fail at once', async (t) => {
 /* The backlog is longer than what is kept in memory, and has to be on disk. */
 
 test('a long backlog of one connection, and others beside it', async (t) => {
+    const read = reader(t);
     let open = false;
     let fail;
     const failed = new Promise((resolve) => { fail = () => resolve(500); });
@@ -509,6 +510,11 @@ test('a long backlog of one connection, and others beside it', async (t) => {
     const hot = () => backend.got.filter((one) => laneOf(one) === 'hot');
 
     assert.strictEqual(hot().length, 1);
+    await until('all of its rows', () => {
+        const { app } = ledgers(read, nginx);
+
+        return app.rows === 1000 && app.counted === 1100;
+    });
     fail();
     await until('another attempt', () => hot().length > 1);
     assert.strictEqual(new Set(hot().map((one) => one.sequence)).size, 1);
