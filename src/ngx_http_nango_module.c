@@ -496,7 +496,10 @@ ngx_http_nango_init_process(ngx_cycle_t *cycle)
         return NGX_OK;
     }
 
-    ngx_nango_reconcile_init(cycle, env, n);
+    if (ngx_nango_reconcile_init(cycle, env, n) != NGX_OK) {
+        ngx_log_error(NGX_LOG_CRIT, cycle->log, 0, "nango: no memory");
+    }
+
     ngx_nango_removed_init(cycle, nmcf->subscribers.elts,
                            nmcf->subscribers.nelts);
 

@@ -120,7 +120,23 @@ __DATA__
 
 
 
-=== TEST 3: an invalid one as well
+=== TEST 3: what the log has of it
+--- config eval
+$::Config . <<'EOF';
+    location = /events { allow 127.0.0.1; nango_events all; }
+EOF
+--- request eval
+::given(\@::One, 'DELETE /connections?integration=github',
+        'GET /events?after=1')
+--- more_headers eval: ::headers($::User, '')
+--- response_body_like eval
+::bodies($::Gone, '"source":"edge","type":"auth","operation":"deletion",'
+    . '"integration":"github",.*"connection_id":"c-1",.*'
+    . '"from":"nango-edge",.*"tags":\{"end_user_id":"42"\}')
+
+
+
+=== TEST 4: an invalid one as well
 --- config eval: $::Config
 --- request eval
 ::given([@::One, ::event('refresh', 'false', 'c-1', error => 'x')],
@@ -130,7 +146,7 @@ __DATA__
 
 
 
-=== TEST 4: several of an integration: the choices, and nothing is deleted
+=== TEST 5: several of an integration: the choices, and nothing is deleted
 --- config eval: $::Config
 --- request eval
 ::given(\@::Two, 'DELETE /connections?integration=github', $::Seen, $::List)
@@ -144,7 +160,7 @@ __DATA__
 
 
 
-=== TEST 5: unknown at Nango is as good as deleted
+=== TEST 6: unknown at Nango is as good as deleted
 --- init
 ::nango()
 --- config eval: $::Config
@@ -155,7 +171,7 @@ __DATA__
 
 
 
-=== TEST 6: afterwards it is not there, whatever comes late
+=== TEST 7: afterwards it is not there, whatever comes late
 --- config eval: $::Config
 --- request eval
 my @late = (@::One, ::event('override', 'true', 'c-1', end_user_id => '42'),
@@ -176,7 +192,7 @@ my @late = (@::One, ::event('override', 'true', 'c-1', end_user_id => '42'),
 
 
 
-=== TEST 7: somebody else's is not there, and Nango is not asked
+=== TEST 8: somebody else's is not there, and Nango is not asked
 --- config eval: $::Config
 --- request eval
 ::given([@::One, ::event('creation', 'true', 'c-3', end_user_id => '43'),
@@ -193,7 +209,7 @@ my @late = (@::One, ::event('override', 'true', 'c-1', end_user_id => '42'),
 
 
 
-=== TEST 8: neither is everything, nor something that is not said
+=== TEST 9: neither is everything, nor something that is not said
 --- config eval: $::Config
 --- request eval
 ::given(\@::One, 'DELETE /connections', 'DELETE /connections?connection_id=c-1',
@@ -207,7 +223,7 @@ my @late = (@::One, ::event('override', 'true', 'c-1', end_user_id => '42'),
 
 
 
-=== TEST 9: Nango is down, and nothing has changed
+=== TEST 10: Nango is down, and nothing has changed
 --- http_config eval
 qq{
     nango_store nango_cache;
@@ -230,7 +246,7 @@ qq{
 
 
 
-=== TEST 10: slow, failing, cut short, over its limit: nothing has changed
+=== TEST 11: slow, failing, cut short, over its limit: nothing has changed
 --- init
 ::nango('c-1');
 NangoTest::sim('faults', '{"faults":['
@@ -266,7 +282,7 @@ qq{
 
 
 
-=== TEST 11: the answer was lost on its way: asking again goes on
+=== TEST 12: the answer was lost on its way: asking again goes on
 --- init
 ::nango('c-1');
 NangoTest::sim('faults', '{"faults":[{"method":"DELETE",'
@@ -282,7 +298,7 @@ NangoTest::sim('faults', '{"faults":[{"method":"DELETE",'
 
 
 
-=== TEST 12: a 200 of something that is no Nango deletes nothing
+=== TEST 13: a 200 of something that is no Nango deletes nothing
 --- init
 ::nango('c-1');
 NangoTest::sim('faults', '{"faults":['
@@ -307,7 +323,7 @@ NangoTest::sim('faults', '{"faults":['
 
 
 
-=== TEST 13: ids that would be other paths are not asked for
+=== TEST 14: ids that would be other paths are not asked for
 --- config eval: $::Config
 --- request eval
 ::given([map { ::event('creation', 'true', $_, end_user_id => '42') } '.', '..'],
@@ -318,7 +334,7 @@ NangoTest::sim('faults', '{"faults":['
 
 
 
-=== TEST 14: ids with whatever is in them stay one part of the path
+=== TEST 15: ids with whatever is in them stay one part of the path
 --- init
 NangoTest::sim('reset');
 NangoTest::sim('state', '{"integrations":[{"id":"a b:c","provider":"github",'
@@ -340,7 +356,7 @@ NangoTest::sim('state', '{"integrations":[{"id":"a b:c","provider":"github",'
 
 
 
-=== TEST 15: Nango's own webhook of it may come as well, before or after
+=== TEST 16: Nango's own webhook of it may come as well, before or after
 --- config eval: $::Config
 --- request eval
 ::given([@::Two, ::event('deletion', 'true', 'c-2')], ::by_id('github', 'c-1'),
@@ -352,7 +368,7 @@ NangoTest::sim('state', '{"integrations":[{"id":"a b:c","provider":"github",'
 
 
 
-=== TEST 16: nobody
+=== TEST 17: nobody
 --- config eval: $::Config
 --- request
 DELETE /connections?integration=github
@@ -360,7 +376,7 @@ DELETE /connections?integration=github
 
 
 
-=== TEST 17: without a key Nango cannot be asked
+=== TEST 18: without a key Nango cannot be asked
 --- http_config eval
 qq{
     nango_store nango_cache;
@@ -377,7 +393,7 @@ qq{
 
 
 
-=== TEST 18: a body means nothing and is no harm
+=== TEST 19: a body means nothing and is no harm
 --- config eval: $::Config
 --- request eval
 ::given(\@::Two, ::by_id('github', 'c-1') . "\n{\"id\":\"x\"}",

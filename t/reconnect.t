@@ -214,7 +214,7 @@ EOF
 --- config eval: $::Config
 --- request eval
 ::given([::event('creation', 'true', 'c-1', end_user_id => '42',
-               end_user_email => 'nobody')],
+               end_user_email => 'nobody', '1st' => 'x')],
       ::reconnect('{"integration":"github"}'), $::Seen)
 --- more_headers eval: ::headers($::Json, '')
 --- response_body_like eval
@@ -506,7 +506,26 @@ EOF
 
 
 
-=== TEST 24: it needs a store, and a key
+=== TEST 24: it counts with its owner's sessions, and with nobody else's
+--- config eval
+$::Sim . <<'EOF';
+    nango_owner end_user_id $http_x_user;
+    nango_session_reuse off;
+    nango_session_limit rate=1r/m;
+
+    location = /session   { nango_session; }
+    location = /reconnect { nango_reconnect; }
+EOF
+--- request eval
+::given(\@::Others, 'POST /session', ::reconnect('{"integration":"github"}'),
+        ::reconnect('{"integration":"github"}'))
+--- more_headers eval
+::headers(($::Json) x 2, "X-User: 43\nContent-Type: application/json")
+--- error_code eval: ::codes(200, 429, 200)
+
+
+
+=== TEST 25: it needs a store, and a key
 --- http_config eval
 qq{
     nango_environment prod {
@@ -523,7 +542,7 @@ qq{
 
 
 
-=== TEST 25: the key
+=== TEST 26: the key
 --- http_config eval
 qq{
     nango_store nango_cache;
@@ -540,7 +559,7 @@ qq{
 
 
 
-=== TEST 26: and an owner
+=== TEST 27: and an owner
 --- config
     location = /reconnect { nango_reconnect; }
 --- must_die

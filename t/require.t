@@ -75,6 +75,10 @@ our @One = (event('creation', 'true', 'c-1', end_user_id => '42'));
 our @Broken = (@One, event('refresh', 'false', 'c-1', error => 'revoked'));
 our @Two = (@One, event('creation', 'true', 'c-2', end_user_id => '42'));
 our @Mixed = (@Two, event('refresh', 'false', 'c-2', error => 'revoked'));
+our @Bad = (@Mixed, event('refresh', 'false', 'c-1', error => 'revoked'));
+our @Many = (@One, map { (event('creation', 'true', "c-$_", end_user_id => 42),
+                          event('refresh', 'false', "c-$_", error => 'no')) }
+                       2 .. 6);
 our @Gone = (@One, event('deletion', 'true', 'c-1'));
 our $Not_there = '^\{"error":\{"code":"connection_not_found",'
                  . '"message":"There is no such connection"\}\}$';
@@ -152,7 +156,31 @@ __DATA__
 
 
 
-=== TEST 6: by its id; an empty one is none at all
+=== TEST 6: however many are newer and invalid
+--- config eval: $::Config
+--- request eval
+::steps(\@::Many, 'GET /gif')
+--- more_headers eval: ::headers(42)
+--- error_code eval: ::codes(200)
+--- raw_response_headers_like eval
+::shows('c-1\|valid')
+
+
+
+=== TEST 7: of several that are invalid the newest
+--- config eval: $::Config
+--- request eval
+::steps(\@::Bad, 'GET /gif', 'GET /optional')
+--- more_headers eval: ::headers(42, 42)
+--- error_code eval: ::codes(409, 200)
+--- response_body_like eval
+::bodies(::invalid('c-2'), 'GIF')
+--- raw_response_headers_like eval
+::shows('\|\|', 'c-2\|invalid')
+
+
+
+=== TEST 8: by its id; an empty one is none at all
 --- config eval: $::Config
 --- request eval
 ::steps(\@::Two, map { "GET /id$_" } '?id=' . ::id('prod', 'github', 'c-1'),
@@ -169,7 +197,7 @@ __DATA__
 
 
 
-=== TEST 7: the id of another integration of the caller's
+=== TEST 9: the id of another integration of the caller's
 --- config eval: $::Config
 --- request eval
 ::steps([event('creation', 'true', 'c-1', end_user_id => '42',
@@ -182,7 +210,7 @@ __DATA__
 
 
 
-=== TEST 8: deleted
+=== TEST 10: deleted
 --- config eval: $::Config
 --- request eval
 ::steps(\@::Gone, 'GET /gif', 'GET /optional',
@@ -193,7 +221,7 @@ __DATA__
 
 
 
-=== TEST 9: optional: somebody else, nobody, an identity that can be no tag
+=== TEST 11: optional: somebody else, nobody, an identity that can be no tag
 --- config eval: $::Config
 --- request eval
 ::steps(\@::One, 'GET /optional', 'GET /optional', 'GET /optional', 'GET /gif')
@@ -204,7 +232,7 @@ __DATA__
 
 
 
-=== TEST 10: whatever answers: files, try_files, an upstream, error_page
+=== TEST 12: whatever answers: files, try_files, an upstream, error_page
 --- config eval
 $::Config . <<'EOF';
     location /files/ {
@@ -264,7 +292,7 @@ hello
 
 
 
-=== TEST 11: after the checks of access, and with no part in "satisfy"
+=== TEST 13: after the checks of access, and with no part in "satisfy"
 --- config eval
 $::Config . <<'EOF';
     location /auth/ {
@@ -315,7 +343,7 @@ me:{PLAIN}pw
 
 
 
-=== TEST 12: in subrequests: of auth_request, of SSI, of a mirror
+=== TEST 14: in subrequests: of auth_request, of SSI, of a mirror
 --- config eval
 $::Config . <<'EOF';
     location /guarded/ {
@@ -364,7 +392,7 @@ EOF
 
 
 
-=== TEST 13: inherited, and another one below
+=== TEST 15: inherited, and another one below
 --- config eval
 $::Config . <<"EOF";
     location /a/ {
@@ -393,7 +421,7 @@ EOF
 
 
 
-=== TEST 14: in "if" alone
+=== TEST 16: in "if" alone
 --- config eval
 $::Config . <<'EOF';
     location /if {
@@ -409,7 +437,7 @@ EOF
 
 
 
-=== TEST 15: variables of what is not asked for are empty
+=== TEST 17: variables of what is not asked for are empty
 --- config eval
 $::Config . <<'EOF';
     location = /all {
@@ -437,7 +465,7 @@ EOF
 
 
 
-=== TEST 16: the same owner's of another environment
+=== TEST 18: the same owner's of another environment
 --- http_config eval
 CORE::join "\n", 'nango_store nango_cache;', map { <<"EOF" } 'prod', 'twin';
     nango_environment $_ {
@@ -469,7 +497,7 @@ EOF
 
 
 
-=== TEST 17: optional: several are none
+=== TEST 19: optional: several are none
 --- config eval
 $::Config . 'location = /several { nango_require github optional '
           . 'multiple=refuse; empty_gif; }'
@@ -481,7 +509,7 @@ $::Config . 'location = /several { nango_require github optional '
 
 
 
-=== TEST 18: among many of other integrations
+=== TEST 20: among many of other integrations
 --- config eval: $::Config
 --- request eval
 ::steps([(map { event('creation', 'true', "s-$_", end_user_id => '42',

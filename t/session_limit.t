@@ -253,13 +253,15 @@ EOF
     location = /slow { nango_session_limit rate=1r/m; nango_session; }
     location = /fast { nango_session_limit rate=10r/s burst=5; nango_session; }
     location = /same { nango_session_limit rate=1r/m; nango_session; }
+    location = /more { nango_session_limit rate=1r/m burst=1; nango_session; }
 EOF
 --- request eval
-['POST /slow', 'POST /fast', 'POST /fast', 'POST /slow', 'POST /same']
+['POST /slow', 'POST /fast', 'POST /fast', 'POST /slow', 'POST /same',
+ 'POST /more', 'POST /more', 'POST /more']
 --- more_headers
 X-User: 42
 --- error_code eval
-[200, 200, 200, 429, 429]
+[200, 200, 200, 429, 429, 200, 200, 429]
 
 
 

@@ -282,7 +282,9 @@ ngx_nango_credential_find(ngx_nango_credential_t *c, ngx_uint_t fetch)
         slot->expires = 0;
         slot->len = 0;
         slot->fetcher = ngx_pid;
-        slot->lease = ngx_nango_now() + c->environment->api_timeout + 1000;
+        slot->lease = ngx_nango_now()
+                      + ngx_min(c->environment->api_timeout + 1000,
+                                (ngx_msec_t) NGX_NANGO_CREDENTIAL_LONGEST);
         mine = 1;
     }
 

@@ -1,7 +1,8 @@
 /*
  * Copyright (C) nginx-nango authors
  *
- * See ngx_nango_reconcile.h.  One run, of one environment at a time:
+ * See ngx_nango_reconcile.h.  Each environment has runs of its own, beside
+ * those of the others, which a Nango that is slow or silent would hold up:
  *
  *   list    Nango's connections, page by page.  Each is compared with the
  *           state, and the pages on which something is missing here, or has
@@ -86,14 +87,12 @@ typedef struct {
 
 
 typedef struct {
-    ngx_nango_environment_t  **environments;
-    ngx_uint_t                 n;
+    ngx_nango_environment_t   *environment;
     ngx_event_t                event;
     ngx_msec_t                 start;
 
     /* Of the run. */
     ngx_nango_reconcile_e      phase;
-    ngx_nango_environment_t   *environment;
     ngx_nango_transfer_t      *transfer;
     uint64_t                   started;     /* ms since 1970 */
     uint64_t                   seed;
@@ -133,8 +132,7 @@ typedef struct {
 static void ngx_nango_reconcile_handler(ngx_event_t *ev);
 static ngx_uint_t ngx_nango_reconcile_behind(void);
 static void ngx_nango_reconcile_begin(ngx_nango_reconcile_t *rec);
-static ngx_nango_environment_t *ngx_nango_reconcile_due(
-    ngx_nango_reconcile_t *rec);
+static ngx_uint_t ngx_nango_reconcile_due(ngx_nango_reconcile_t *rec);
 static ngx_uint_t ngx_nango_reconcile_spent(ngx_nango_environment_t *env);
 static ngx_int_t ngx_nango_reconcile_filter(ngx_nango_reconcile_t *rec);
 static void ngx_nango_reconcile_end(ngx_nango_reconcile_t *rec,
@@ -183,53 +181,81 @@ static uint64_t ngx_nango_filter_bit(ngx_nango_reconcile_t *rec,
     const u_char *key, ngx_uint_t i);
 
 
-static ngx_nango_reconcile_t  ngx_nango_reconcile;
-static ngx_connection_t       ngx_nango_reconcile_dummy;
+/* One for each environment that is compared. */
+static ngx_nango_reconcile_t  *ngx_nango_reconciles;
+static ngx_uint_t              ngx_nango_nreconciles;
+static ngx_connection_t        ngx_nango_reconcile_dummy;
 
 
-void
+ngx_int_t
 ngx_nango_reconcile_init(ngx_cycle_t *cycle,
     ngx_nango_environment_t **environments, ngx_uint_t n)
 {
+    ngx_uint_t              i;
     ngx_nango_reconcile_t  *rec;
 
-    rec = &ngx_nango_reconcile;
+    if (n == 0) {
+        return NGX_OK;
+    }
 
-    ngx_memzero(rec, sizeof(ngx_nango_reconcile_t));
+    ngx_nango_reconciles = ngx_calloc(n * sizeof(ngx_nango_reconcile_t),
+                                      cycle->log);
+    if (ngx_nango_reconciles == NULL) {
+        return NGX_ERROR;
+    }
 
-    rec->environments = environments;
-    rec->n = n;
-    rec->start = ngx_current_msec + NGX_NANGO_RECONCILE_START;
-
+    ngx_nango_nreconciles = 0;
     ngx_nango_reconcile_dummy.fd = (ngx_socket_t) -1;
 
-    rec->event.handler = ngx_nango_reconcile_handler;
-    rec->event.log = cycle->log;
-    rec->event.data = &ngx_nango_reconcile_dummy;
+    for (i = 0; i < n; i++) {
 
-    /* It does not keep a worker from exiting. */
-    rec->event.cancelable = 1;
+        if (environments[i]->reconcile == 0
+            || environments[i]->authorization.len == 0)
+        {
+            continue;
+        }
 
-    ngx_add_timer(&rec->event, NGX_NANGO_RECONCILE_IDLE);
+        rec = &ngx_nango_reconciles[ngx_nango_nreconciles++];
+
+        rec->environment = environments[i];
+        rec->start = ngx_current_msec + NGX_NANGO_RECONCILE_START;
+
+        rec->event.handler = ngx_nango_reconcile_handler;
+        rec->event.log = cycle->log;
+        rec->event.data = &ngx_nango_reconcile_dummy;
+
+        /* It does not keep a worker from exiting. */
+        rec->event.cancelable = 1;
+
+        ngx_add_timer(&rec->event, NGX_NANGO_RECONCILE_IDLE);
+    }
+
+    return NGX_OK;
 }
 
 
 void
 ngx_nango_reconcile_exit(void)
 {
+    ngx_uint_t              i;
     ngx_nango_reconcile_t  *rec;
 
-    rec = &ngx_nango_reconcile;
+    for (i = 0; i < ngx_nango_nreconciles; i++) {
+        rec = &ngx_nango_reconciles[i];
 
-    if (rec->event.handler == NULL) {
-        return;
+        ngx_nango_reconcile_abandon(rec);
+
+        if (rec->event.timer_set) {
+            ngx_del_timer(&rec->event);
+        }
     }
 
-    ngx_nango_reconcile_abandon(rec);
-
-    if (rec->event.timer_set) {
-        ngx_del_timer(&rec->event);
+    if (ngx_nango_reconciles) {
+        ngx_free(ngx_nango_reconciles);
     }
+
+    ngx_nango_reconciles = NULL;
+    ngx_nango_nreconciles = 0;
 }
 
 
@@ -238,7 +264,8 @@ ngx_nango_reconcile_handler(ngx_event_t *ev)
 {
     ngx_nango_reconcile_t  *rec;
 
-    rec = &ngx_nango_reconcile;
+    rec = (ngx_nango_reconcile_t *)
+              ((u_char *) ev - offsetof(ngx_nango_reconcile_t, event));
 
     if (ngx_exiting || !ngx_nango_leading()) {
         ngx_nango_reconcile_abandon(rec);
@@ -251,16 +278,8 @@ ngx_nango_reconcile_handler(ngx_event_t *ev)
     {
         /* What is left of the budget is for people who wait. */
 
-        if (!ngx_nango_account_blocked(&rec->environment->account)
-            || ngx_nango_reconcile_due(rec) == NULL)
-        {
-            ngx_nango_reconcile_again(rec, NGX_NANGO_RECONCILE_LOW);
-            return;
-        }
-
-        /* It may be for an hour, and others are not to wait for it. */
-
-        ngx_nango_reconcile_abandon(rec);
+        ngx_nango_reconcile_again(rec, NGX_NANGO_RECONCILE_LOW);
+        return;
     }
 
     if (rec->phase != NGX_NANGO_RECONCILE_NONE
@@ -325,16 +344,13 @@ ngx_nango_reconcile_behind(void)
 static void
 ngx_nango_reconcile_begin(ngx_nango_reconcile_t *rec)
 {
-    ngx_nango_environment_t  *env;
-
-    env = ngx_nango_reconcile_due(rec);
-
-    if (env == NULL || ngx_nango_reconcile_filter(rec) != NGX_OK) {
+    if (!ngx_nango_reconcile_due(rec)
+        || ngx_nango_reconcile_filter(rec) != NGX_OK)
+    {
         ngx_nango_reconcile_again(rec, NGX_NANGO_RECONCILE_IDLE);
         return;
     }
 
-    rec->environment = env;
     rec->phase = NGX_NANGO_RECONCILE_LIST;
     rec->started = ngx_nango_now();
     rec->seed = ngx_nango_ticks() * 0x9e3779b97f4a7c15;
@@ -353,7 +369,7 @@ ngx_nango_reconcile_begin(ngx_nango_reconcile_t *rec)
 }
 
 
-static ngx_nango_environment_t *
+static ngx_uint_t
 ngx_nango_reconcile_due(ngx_nango_reconcile_t *rec)
 {
     uint64_t                  now;
@@ -362,17 +378,16 @@ ngx_nango_reconcile_due(ngx_nango_reconcile_t *rec)
     ngx_nango_environment_t  *env;
 
     if ((ngx_msec_int_t) (ngx_current_msec - rec->start) < 0) {
-        return NULL;
+        return 0;
     }
-
-    now = ngx_nango_now();
 
     if (ngx_nango_leader_gap()) {
 
         /* Events are missing: all of them, now. */
 
-        for (i = 0; i < rec->n; i++) {
-            last = ngx_nango_reconciled(rec->environments[i]->key);
+        for (i = 0; i < ngx_nango_nreconciles; i++) {
+            env = ngx_nango_reconciles[i].environment;
+            last = ngx_nango_reconciled(env->key);
 
             if (last) {
                 *last = 0;
@@ -380,25 +395,18 @@ ngx_nango_reconcile_due(ngx_nango_reconcile_t *rec)
         }
     }
 
-    for (i = 0; i < rec->n; i++) {
-        env = rec->environments[i];
+    env = rec->environment;
 
-        if (env->reconcile == 0 || env->authorization.len == 0
-            || ngx_nango_reconcile_spent(env))
-        {
-            continue;
-        }
-
-        last = ngx_nango_reconciled(env->key);
-
-        /* A clock that was set back does not stop it. */
-
-        if (last && (*last + env->reconcile <= now || *last > now + 3600000)) {
-            return env;
-        }
+    if (ngx_nango_reconcile_spent(env)) {
+        return 0;
     }
 
-    return NULL;
+    now = ngx_nango_now();
+    last = ngx_nango_reconciled(env->key);
+
+    /* A clock that was set back does not stop it. */
+
+    return last && (*last + env->reconcile <= now || *last > now + 3600000);
 }
 
 

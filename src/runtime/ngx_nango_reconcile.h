@@ -15,7 +15,8 @@
 #include "ngx_nango.h"
 
 
-void ngx_nango_reconcile_init(ngx_cycle_t *cycle,
+/* NGX_OK; NGX_ERROR: no memory, and nothing is compared by this worker. */
+ngx_int_t ngx_nango_reconcile_init(ngx_cycle_t *cycle,
     ngx_nango_environment_t **environments, ngx_uint_t n);
 void ngx_nango_reconcile_exit(void);
 

@@ -15,6 +15,7 @@ const { Nango } = require('@nangohq/node');
 const sim = require('../sim/helper');
 const { API_KEY } = require('../sim/nango');
 const { Backend } = require('./backend');
+const { once } = require('./client');
 const { assertOrder, config, creation, environment, KEY, laneOf, ledgers, post,
         settled, sync } = require('./deliver');
 const { compile, reader } = require('./model');
@@ -33,6 +34,14 @@ function test(name, fn) {
 function other(lines, more) {
     return { environments: environment('other', OTHER.key, lines),
              locations: 'location = /other { nango_webhook other; }', ...more };
+}
+
+
+/* The same environment, with a Nango at this address that is compared with. */
+function asking(text, url) {
+    return text.replace('reconcile           off;', 'reconcile 1s;')
+        .replace(/api {17}http:[^;]*;/, `api ${url};`)
+        .replace(/api_key .*;/, `api_key data:${API_KEY};`);
 }
 
 
@@ -169,10 +178,7 @@ test('repairs, and who does not want them', async (t) => {
     const options = config(`deliver wants ${wants.url};
         deliver without ${without.url} repairs=off;`);
 
-    options.http = options.http.replace('reconcile           off;',
-                                        'reconcile 1s;')
-        .replace(/api {17}http:[^;]*;/, `api ${nango.url};`)
-        .replace(/api_key .*;/, `api_key data:${API_KEY};`);
+    options.http = asking(options.http, nango.url);
 
     const nginx = await create(t, options);
 
@@ -242,6 +248,159 @@ test('one that hangs for ever holds up no other', async (t) => {
     /* An hour is not waited for. */
 
     assert.ok(await nginx.stop(5000));
+});
+
+
+/* Every endpoint that asks somebody. */
+function endpoints(name) {
+    return `
+    location /${name}/ {
+        nango_owner         end_user_id $http_x_user;
+        nango_session_reuse off;
+
+        location = /${name}/session { nango_session ${name}; }
+        location = /${name}/catalog { nango_catalog ${name}; }
+        location = /${name}/events  { nango_events ${name}; }
+        location = /${name}/connections {
+            nango_expose connection_id;
+            nango_connections ${name};
+        }
+        location = /${name}/secret {
+            nango_require ${name} github credentials;
+            add_header X-Token $nango_credential;
+            empty_gif;
+        }
+    }
+`;
+}
+
+
+/* All that a connection can go through, in an environment that is well. */
+async function assertWell(nginx, nango, backend, connection) {
+    const ask = async (method, url, body, status) => {
+        const answer = await once(nginx.port, method, `/prod${url}`, {
+            'X-User': connection, 'Content-Type': 'application/json' },
+            body && JSON.stringify(body));
+
+        assert.strictEqual(answer.status, status || 200,
+                           `${method} ${url}: ${answer.text}`);
+
+        return answer;
+    };
+    const one = { integration: 'github', connection_id: connection };
+    const taken = (n) => until('the delivery', () =>
+        backend.accepted.includes(n));
+
+    await ask('POST', '/session', { integration: 'github' });
+    await nango.control('POST', 'state', { connections: [{
+        ...one, tags: { end_user_id: connection },
+        credentials: { type: 'OAUTH2', access_token: `of-${connection}` } }] });
+
+    const { next } = (await ask('GET', '/events')).json;
+    const waits = ask('GET', `/events?after=${next}&wait=30`);
+    const made = await post(nginx, creation(connection, connection));
+
+    assert.strictEqual((await waits).json.events[0].sequence, made);
+    await taken(made);
+    await ask('POST', '/connections', one);
+    assert.strictEqual((await ask('GET', '/secret')).headers['x-token'],
+                       `of-${connection}`);
+    assert.ok((await ask('GET', '/catalog')).json.integrations.some(
+        (integration) => integration.connected));
+    await ask('DELETE', '/connections?integration=github');
+    await ask('GET', '/secret', undefined, 404);
+
+    /* What no webhook says is found by itself. */
+
+    await nango.control('POST', 'state', { connections: [{
+        ...one, connection_id: `silent-${connection}`,
+        tags: { end_user_id: connection } }] });
+    await until('the repair', async () => (await ask('GET', '/connections'))
+        .json.connections.some((found) => found.connection_id
+                                          === `silent-${connection}`), 20000);
+}
+
+
+test('an environment that is broken as a whole holds up no other',
+     async (t) => {
+    const nango = await sim.start(t);
+    const deaf = await Backend.create(t, { answer: () => null });
+    const hangs = await Backend.create(t, { answer: () => null });
+    const fails = await Backend.create(t, { answer: () => 500 });
+    const takes = await Backend.create(t);
+    const options = config(`
+        api_connections 2;
+        deliver takes ${takes.url};`, other(`
+        api_timeout     1h;
+        api_connections 2;
+        deliver hangs ${hangs.url} timeout=1h;
+        deliver fails ${fails.url};
+        deliver away  http://127.0.0.1:1/;`));
+    const broken = options.http.indexOf('nango_environment other');
+
+    options.server += endpoints('prod') + endpoints('other');
+    options.http = asking(options.http.slice(0, broken), nango.url)
+        + asking(options.http.slice(broken), `http://127.0.0.1:${deaf.port}`)
+            .replace(/webhook_signing_key .*;/,
+                     'webhook_signing_key file:@DIR@/other.key;');
+
+    const nginx = await create(t, options);
+    const key = path.join(nginx.dir, 'other.key');
+
+    fs.writeFileSync(key, OTHER.key);
+    await nginx.start();
+
+    /* Its Nango takes what it is asked and says nothing, nor do backends. */
+
+    for (let i = 0; i < 20; i++) {
+        await post(nginx, creation(`b-${i}`, 'bob'), {}, OTHER);
+    }
+
+    await until('its list to be asked for', () => deaf.got.length);
+
+    const answers = [];
+
+    for (let i = 0; i < 40; i++) {
+        const [method, url] = [['POST', 'session'], ['GET', 'catalog'],
+                               ['GET', 'secret']][i % 3];
+
+        once(nginx.port, method, `/other/${url}`, { 'X-User': 'bob' })
+            .then(({ status }) => answers.push(status),
+                  (err) => answers.push(err));
+    }
+
+    await until('all of it to hang', () => deaf.got.length > 1
+        && hangs.got.length === 16 && fails.got.length >= 10
+        && nginx.lines('error').some((line) =>
+            /"away" of environment "other" does not take/.test(line)));
+    await assertWell(nginx, nango, takes, 'ann');
+    assert.deepStrictEqual(answers, []);
+
+    /* Then it is gone altogether, and nobody is sent there any more. */
+
+    await deaf.down();
+    await until('them to be told', () => answers.length === 40);
+    assert.deepStrictEqual(new Set(answers), new Set([503]));
+    await until('it to be known', async () => {
+        await once(nginx.port, 'POST', '/other/session', { 'X-User': 'bob' });
+
+        return /environment "other" does not answer/.test(nginx.log());
+    });
+    await assertWell(nginx, nango, takes, 'eve');
+
+    /* Without its key the next configuration is none. */
+
+    const old = nginx.workers();
+
+    fs.rmSync(key);
+    nginx.kill(nginx.master, 'SIGHUP');
+    await until('it to be refused', () => nginx.lines('emerg').length);
+    await assertWell(nginx, nango, takes, 'joe');
+
+    assert.ok(old.every((pid) => nginx.alive(pid)));
+    assert.ok(nginx.lines('emerg').every((line) => /other\.key/.test(line)));
+    assert.deepStrictEqual(nginx.lines('alert', 'crit'), []);
+    assert.ok(await nginx.stop());
 });
 
 
@@ -318,18 +477,27 @@ test('thousands of connections fail at once', async (t) => {
 });
 
 
+/* The backlog is longer than what is kept in memory, and has to be on disk. */
+
 test('a long backlog of one connection, and others beside it', async (t) => {
+    const read = reader(t);
     let open = false;
+    let fail;
+    const failed = new Promise((resolve) => { fail = () => resolve(500); });
     const backend = await Backend.create(t, {
-        answer: (one) => (laneOf(one) === 'hot' && !open ? null : 200) });
+        answer: (one) => (laneOf(one) !== 'hot' || open ? 200
+                          : one.attempt === 1 ? failed : 500) });
     const nginx = await create(t, config(
-        `deliver app ${backend.url} concurrency=4 timeout=3s;`));
+        `deliver app ${backend.url} concurrency=4 timeout=1h;`));
+    const padding = 'x'.repeat(20000);
+    const posts = async (n) => {
+        for (let i = 0; i < n; i++) {
+            await post(nginx, sync('hot', { padding }));
+        }
+    };
 
     await nginx.start();
-
-    for (let i = 0; i < 1000; i++) {
-        await post(nginx, sync('hot'));
-    }
+    await posts(1000);
 
     for (let i = 0; i < 100; i++) {
         await post(nginx, sync(`c-${i % 10}`));
@@ -338,10 +506,24 @@ test('a long backlog of one connection, and others beside it', async (t) => {
     /* Of the hot one a single delivery is under way, and hangs. */
 
     await until('the others', () => backend.accepted.length === 100);
-    assert.ok(backend.most <= 4);
-    open = true;
 
-    await until('all', () => backend.accepted.length === 1100, 30000);
+    const hot = () => backend.got.filter((one) => laneOf(one) === 'hot');
+
+    assert.strictEqual(hot().length, 1);
+    await until('all of its rows', () => {
+        const { app } = ledgers(read, nginx);
+
+        return app.rows === 1000 && app.counted === 1100;
+    });
+    fail();
+    await until('another attempt', () => hot().length > 1);
+    assert.strictEqual(new Set(hot().map((one) => one.sequence)).size, 1);
+
+    /* What comes now goes behind all that waits. */
+
+    open = true;
+    await posts(20);
+    await until('all', () => backend.accepted.length === 1120, 30000);
     assertOrder(backend.got);
     assertAlive(nginx);
     assert.ok(await nginx.stop());
@@ -375,7 +557,8 @@ test('subscribers come, go and are renamed over reloads', async (t) => {
     const nginx = await create(t, config(`deliver one ${one.url};`));
     const lines = { 1: `deliver one ${one.url};`,
                     2: `deliver two ${two.url};`,
-                    3: `deliver three ${two.url};` };
+                    3: `deliver three ${two.url};`,
+                    4: `deliver four ${three.url};` };
     const reload = async (...list) => {
         const before = nginx.workers();
 
@@ -417,13 +600,17 @@ test('subscribers come, go and are renamed over reloads', async (t) => {
 
     await until('one', () => one.accepted.length === 60);
     assert.strictEqual(two.accepted.length, 20);
-    await reload(1, 2);
+
+    /* Beside one that is new. */
+
+    await reload(1, 2, 4);
+    await known(read, nginx, 3);
     await until('what was missed', () => two.accepted.length === 40);
 
     /* With another name it is another one. */
 
     await reload(1, 3);
-    await known(read, nginx, 3);
+    await known(read, nginx, 4);
 
     const d = await burst();
 
@@ -452,14 +639,17 @@ test('a body that is no longer there dies, and no other', async (t) => {
     await nginx.start();
 
     const gone = await post(nginx, sync('gone', { padding }));
-
-    await until('the first', () => backend.got.length > 0);
-    fail = false;
-
     const bodies = path.join(nginx.store, 'bodies');
 
+    await until('the first', () => backend.got.length > 0);
+
     fs.readdirSync(bodies).forEach((name) =>
-        fs.rmSync(path.join(bodies, name), { force: true }));
+        fs.rmSync(path.join(bodies, name)));
+
+    /* What is under way has been read, and is answered. */
+
+    await until('it to be missed', () => nginx.lines('crit').length);
+    fail = false;
 
     await post(nginx, sync('gone'));
 
@@ -469,13 +659,12 @@ test('a body that is no longer there dies, and no other', async (t) => {
 
     const { app } = await settled(read, nginx, 30000);
 
-    if (!backend.accepted.includes(gone)) {
-        assert.strictEqual(app.delivered, 21);
-        assert.strictEqual(app.dead, 1);
-        assert.ok(nginx.lines('crit').every(
-            (line) => /open\(\) ".*bodies.*" failed/.test(line)));
-    }
-
+    assert.strictEqual(app.delivered, 21);
+    assert.strictEqual(app.dead, 1);
+    assert.strictEqual(backend.accepted.length, 21);
+    assert.ok(!backend.accepted.includes(gone));
+    assert.ok(nginx.lines('crit').every(
+        (line) => /open\(\) ".*bodies.*" failed/.test(line)));
     assert.doesNotMatch(nginx.log(), /exited on signal/);
     assert.ok(await nginx.stop());
 });

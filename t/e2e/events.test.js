@@ -287,6 +287,60 @@ test('a stream has what comes after its beginning, whole and in order',
 });
 
 
+/* One worker, so that both look at the same events as they come. */
+
+test('streams of two environments, and the same owner in both', async (t) => {
+    const names = ['prod', 'twin'];
+    const nginx = await create(t, {
+        workers: 1,
+        http: 'nango_store @STORE@;' + names.map((name) => `
+    nango_environment ${name} { webhook_signing_key data:${KEY}; }`).join(''),
+        server: names.map((name) => `
+    location = /${name}/webhook { nango_webhook ${name}; }
+    location = /${name}/events {
+        nango_owner  end_user_id $http_x_user;
+        nango_events ${name};
+    }
+    location = /${name}/all {
+        allow 127.0.0.1;
+        nango_events ${name} all;
+    }`).join(''),
+    });
+    const send = async (name) => {
+        const body = auth('c1', { end_user_id: 'u1' }, 'override');
+        const { status, json } = await once(nginx.port, 'POST',
+            `/${name}/webhook`, { 'Content-Type': 'application/json',
+                                  'X-Nango-Hmac-Sha256': hmac(body, KEY) },
+            body);
+
+        assert.strictEqual(status, 200);
+
+        return json.sequence;
+    };
+
+    await nginx.start();
+
+    const streams = [];
+
+    for (const name of names) {
+        streams.push(await begun(t, nginx, `/${name}/events`, user(1)),
+                     await begun(t, nginx, `/${name}/all`));
+    }
+
+    /* Many at once, so that there is more than one to look at. */
+
+    const sent = await Promise.all(Array.from({ length: 200 }, (_, i) =>
+        send(names[i % 2])));
+
+    await until('all of it', () => streams.every(
+        (stream) => stream.events.length >= 100));
+
+    streams.forEach(({ events }, i) => assert.deepStrictEqual(
+        events.map(({ data }) => data.sequence),
+        sent.filter((_, k) => k % 2 === i >> 1).sort((x, y) => x - y)));
+});
+
+
 test('who comes again with an id misses nothing, whatever it has seen',
      async (t) => {
     const nginx = await running(t);

@@ -18,17 +18,31 @@ const OPERATIONS = ['none', 'creation', 'override', 'refresh', 'deletion',
 const NO_HMAC = '0'.repeat(64);
 
 
-/* Builds a program of this directory; where it is. */
+/* What was built, by what it was built from. */
+const programs = new Map();
+
+process.on('exit', () => programs.forEach((program) =>
+    fs.rmSync(path.dirname(program), { recursive: true, force: true })));
+
+
+/*
+ * Builds a program of this directory, once for all tests of a process, and not
+ * for t alone; where it is.
+ */
 function compile(t, source, ...options) {
-    const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'nango-e2e-'));
-    const program = path.join(dir, path.basename(source, '.c'));
+    const from = [source, ...options].join('\n');
 
-    t.after(() => fs.rmSync(dir, { recursive: true, force: true }));
+    if (!programs.has(from)) {
+        const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'nango-e2e-'));
+        const program = path.join(dir, path.basename(source, '.c'));
 
-    execFileSync('cc', ['-O1', '-Wall', '-Wextra', '-Werror', '-o', program,
-                        path.join(__dirname, source), ...options]);
+        programs.set(from, program);
 
-    return program;
+        execFileSync('cc', ['-O1', '-Wall', '-Wextra', '-Werror', '-o', program,
+                            path.join(__dirname, source), ...options]);
+    }
+
+    return programs.get(from);
 }
 
 

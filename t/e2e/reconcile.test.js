@@ -7,6 +7,7 @@
 
 const assert = require('node:assert');
 const fs = require('node:fs');
+const net = require('node:net');
 const nodeTest = require('node:test');
 
 const sim = require('../sim/helper');
@@ -622,5 +623,49 @@ test('two environments of the same Nango', async (t) => {
             return false;
         }
     });
+    quiet(nginx);
+});
+
+
+/* Accepts, takes what it is asked, and never says a word. */
+async function silent(t) {
+    const sockets = new Set();
+    const nango = { asked: 0 };
+    const server = net.createServer((socket) => {
+        sockets.add(socket);
+        socket.on('error', () => {});
+        socket.on('close', () => sockets.delete(socket));
+        socket.on('data', () => { nango.asked++; });
+    });
+
+    await new Promise((resolve) => { server.listen(0, '127.0.0.1', resolve); });
+
+    t.after(() => {
+        server.close();
+        sockets.forEach((socket) => socket.destroy());
+    });
+
+    nango.url = `http://127.0.0.1:${server.address().port}`;
+
+    return nango;
+}
+
+
+test('a list that does not come holds up no other environment', async (t) => {
+    const hangs = await silent(t);
+    const nango = await sim.start(t);
+    const options = settings(nango.url);
+    const prod = options.http.slice(options.http.indexOf('nango_environment'));
+    const nginx = await create(t, { ...options, http: options.http
+        + prod.replace('nango_environment prod', 'nango_environment slow')
+            .replace(nango.url, hangs.url)
+            .replace('reconcile 1s;', 'reconcile 1s; api_timeout 1h;') });
+
+    await nginx.start();
+    await until('the other to be asked', () => hangs.asked);
+    await put(nango, ['c-1', '42']);
+    await until('the repair', async () =>
+        (await ids(nginx)).join() === 'c-1', 20000);
+    assert.strictEqual(hangs.asked, 1);
     quiet(nginx);
 });

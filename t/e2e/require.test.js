@@ -147,18 +147,23 @@ function quiet(nginx) {
 }
 
 
-test('a thousand at once, two workers, one call', async (t) => {
-    const { nango, nginx } = await running(t);
+for (const [what, more] of [
+    ['two workers', ''],
+    ['of a Nango that may take hours', 'api_timeout 2h;'],
+]) {
+    test(`a thousand at once, ${what}, one call`, async (t) => {
+        const { nango, nginx } = await running(t, more);
 
-    await late(nango, 500);
+        await late(nango, 500);
 
-    const answers = await many(1000, () => secret(nginx));
+        const answers = await many(1000, () => secret(nginx));
 
-    assert.ok(answers.every((answer) => answer.status === 200
-                            && answer.headers['x-token'] === 'token-of-c-1'));
-    assert.strictEqual(await calls(nango), 1);
-    quiet(nginx);
-});
+        assert.ok(answers.every((answer) => answer.status === 200
+            && answer.headers['x-token'] === 'token-of-c-1'));
+        assert.strictEqual(await calls(nango), 1);
+        quiet(nginx);
+    });
+}
 
 
 for (const [what, effect, status] of [

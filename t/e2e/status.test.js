@@ -361,16 +361,18 @@ test('a log that is full, and made larger', { timeout: 60000 }, async (t) => {
 });
 
 
-/* Twelve dead events, five that wait, eight that are delivered. */
-async function owing(t, ...more) {
+/* Twelve dead events or so many, five that wait, eight that are delivered. */
+async function owing(t, more, dead = 12) {
     const nginx = await start(t);
+    const count = dead + 13;
 
-    for (let i = 0; i < 25; i++) {
-        await send(nginx, '/webhook', creation(`c-${i}`));
+    for (let i = 0; i < count; i += 25) {
+        await Promise.all(Array.from({ length: 25 }, (_, k) => i + k < count
+            && send(nginx, '/webhook', creation(`c-${i + k}`))));
     }
 
     await until('the fold', async () => (await status(nginx)).store.applied
-                                        === 25);
+                                        === count);
     await nginx.stop();
 
     const sources = ['core', 'store'].flatMap((room) =>
@@ -381,7 +383,8 @@ async function owing(t, ...more) {
                         `-I${ROOT}/src/store`, ...sources, '-llmdb',
                         '-ljansson', '-lcrypto', '-lpthread');
 
-    execFileSync(owe, [nginx.store, 'prod', 'gone', '12', '5', ...more]);
+    execFileSync(owe, [nginx.store, 'prod', 'gone', `${dead}`, '5',
+                       ...more || []]);
 
     await nginx.start();
     await until('the store', async () => (await status(nginx)).store.open);
@@ -520,8 +523,30 @@ test('dead events are listed, delivered again, and forgotten',
 });
 
 
+/* A portion is a thousand. */
+
+test('an act on thousands is done as a whole', { timeout: 60000 },
+     async (t) =>
+{
+    const nginx = await owing(t, [], 2100);
+    const answers = [];
+
+    for (const action of ['redeliver', 'forget']) {
+        const { status: code, json } = await act(nginx, { action,
+            environment: 'prod', subscriber: 'gone' });
+
+        answers.push([code, json]);
+    }
+
+    assert.deepStrictEqual(answers, [
+        [200, { success: true, count: 2100, more: false }],
+        [200, { success: true, count: 2105, more: false }]]);
+    assert.strictEqual(await gone(nginx), undefined);
+});
+
+
 test('a parked subscriber is resumed', { timeout: 60000 }, async (t) => {
-    const nginx = await owing(t, 'park');
+    const nginx = await owing(t, ['park']);
 
     assert.ok((await gone(nginx)).parked);
 
