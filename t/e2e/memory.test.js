@@ -183,7 +183,8 @@ const KINDS = {
 function check(connection, user) {
     return () => ({
         method: 'POST', url: '/connections',
-        headers: { 'X-User': user || 'one', 'Content-Type': 'application/json' },
+        headers: { 'X-User': user || 'one',
+                   'Content-Type': 'application/json' },
         body: JSON.stringify({ integration: 'github',
                                connection_id: connection }),
     });
@@ -214,7 +215,7 @@ const OF_ONE = {
         same: (json) => json.status,
     },
     'a check of one that is not there': {
-        ask: check('gone'), status: 404, else: [502], recorded: true,
+        ask: check('gone'), status: 404, else: [502],
     },
 
     'a deletion': {
@@ -332,9 +333,13 @@ const OF_STATUS = {
 };
 
 
+/* What was asked of Nango, and is not what anybody would ask. */
+const nonsense = [];
+
+
 /* What Nango says to all that is asked of it; credentials are never kept. */
 function say(method, url, body) {
-    const { pathname } = new URL(url, 'http://nango');
+    const { pathname, search } = new URL(url, 'http://nango');
     const id = pathname.split('/')[2];
 
     if (pathname === '/integrations') {
@@ -344,6 +349,10 @@ function say(method, url, body) {
     }
 
     if (/^\/connections?\//.test(pathname)) {
+
+        if (search === '') {
+            nonsense.push(`${method} ${url}`);
+        }
 
         if (id === 'gone') {
             return [404, { error: { code: 'not_found', message: 'gone' } }];
@@ -527,8 +536,8 @@ async function good(nginx, kind, request) {
 
 
 /*
- * Each allocation fails, or all from there on.  What waits for the state, before
- * and after, takes its time: of these some are left out, others each time.
+ * Each allocation fails, or all from there on.  What waits for the state takes
+ * its time: of these some are left out, others each time.
  */
 async function series(nginx, starve, kind, acknowledged, on) {
     const step = kind.recorded && !LONG ? 8 : 1;
@@ -690,6 +699,7 @@ test('each allocation fails once, for what is asked of one connection',
     await good(both.nginx, KINDS['a webhook'],
                webhook(400, KEY, { end_user_id: 'one' })());
     await each(t, both, OF_ONE);
+    assert.deepStrictEqual(nonsense, []);
     assert.ok(await both.nginx.stop());
 });
 
