@@ -411,8 +411,10 @@ ngx_http_nango_catalog_parse(nango_str_t reply)
 
         item = ngx_http_nango_catalog_string(m[0].value);
 
-        if (!json_is_string(item)
-            || !nango_integration_valid(nango_str(json_string_value(item),
+        /* NULL goes on, for want of memory: nobody is to be left out. */
+
+        if (item
+            && !nango_integration_valid(nango_str(json_string_value(item),
                                                   json_string_length(item))))
         {
             json_decref(item);
@@ -442,16 +444,23 @@ ngx_http_nango_catalog_parse(nango_str_t reply)
 }
 
 
-/* null for anything but a string that jansson takes. */
+/*
+ * null for anything but a string that jansson takes; NULL if there is no
+ * memory, for what is said here is kept for minutes.
+ */
 
 static json_t *
 ngx_http_nango_catalog_string(nango_str_t raw)
 {
-    json_t  *json;
+    nango_str_t  s;
 
-    json = (raw.len && raw.data[0] == '"') ? nango_json_load(raw) : NULL;
+    if (raw.len > NANGO_JSON_MAX_VALUE
+        || nango_json_string(raw, NULL, 0, &s) == NANGO_JSON_STRING_BAD)
+    {
+        return json_null();
+    }
 
-    return json ? json : json_null();
+    return nango_json_load(raw);
 }
 
 
@@ -572,7 +581,7 @@ ngx_http_nango_catalog_page(ngx_http_request_t *r,
 {
     int                         rc;
     size_t                      n;
-    json_t                     *page, *item, *status;
+    json_t                     *page, *item, *known, *status;
     ngx_uint_t                  i;
     ngx_array_t                 allowed;
     nango_str_t                *ids, id;
@@ -594,11 +603,11 @@ ngx_http_nango_catalog_page(ngx_http_request_t *r,
     ids = allowed.elts;
     page = json_array();
 
-    json_array_foreach(cat->list->list, n, item) {
+    json_array_foreach(cat->list->list, n, known) {
 
-        id.data = (u_char *) json_string_value(json_object_get(item,
+        id.data = (u_char *) json_string_value(json_object_get(known,
                                                             "integration"));
-        id.len = json_string_length(json_object_get(item, "integration"));
+        id.len = json_string_length(json_object_get(known, "integration"));
 
         if (nlcf->integrations) {
 
@@ -615,10 +624,13 @@ ngx_http_nango_catalog_page(ngx_http_request_t *r,
 
         status = json_object_getn(statuses, (char *) id.data, id.len);
 
-        item = json_copy(item);
+        /* json_copy() leaves out silently what it has no memory for. */
 
-        rc = json_object_set_new(item, "connected",
-                                 json_boolean(status != NULL));
+        item = json_object();
+
+        rc = json_object_update(item, known);
+        rc |= json_object_set_new(item, "connected",
+                                  json_boolean(status != NULL));
         rc |= json_object_set(item, "status", status ? status : json_null());
         rc |= json_array_append_new(page, item);
 

@@ -95,6 +95,7 @@ static int ngx_nango_curl_seek(void *user, curl_off_t offset, int origin);
 static ngx_nango_peer_t *ngx_nango_curl_peer(ngx_nango_transfer_t *t);
 static CURL *ngx_nango_curl_easy(ngx_nango_peer_t *peer);
 static CURLcode ngx_nango_curl_address(CURL *easy, ngx_nango_peer_t *peer);
+static CURLcode ngx_nango_curl_url(CURL *easy, const char *url);
 static ngx_int_t ngx_nango_curl_setup(ngx_nango_transfer_t *t);
 static ngx_int_t ngx_nango_curl_ask(ngx_nango_transfer_t *t,
     ngx_nango_peer_t *peer);
@@ -1302,7 +1303,7 @@ ngx_nango_curl_address(CURL *easy, ngx_nango_peer_t *peer)
 
         curl_easy_setopt(easy, CURLOPT_POST, 1L);
 
-        rc = curl_easy_setopt(easy, CURLOPT_URL, (char *) sub->url.data);
+        rc = ngx_nango_curl_url(easy, (char *) sub->url.data);
 
         if (rc == CURLE_OK && sub->socket.len) {
             rc = curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH,
@@ -1318,6 +1319,54 @@ ngx_nango_curl_address(CURL *easy, ngx_nango_peer_t *peer)
         rc = curl_easy_setopt(easy, CURLOPT_CAINFO,
                               (char *) certificate->data);
     }
+
+    return rc;
+}
+
+
+/*
+ * A query that it has no memory for libcurl (7.88) leaves out, and asks for
+ * something else.  What is to be asked for is never left out.
+ */
+
+static CURLcode
+ngx_nango_curl_url(CURL *easy, const char *url)
+{
+    char        *target;
+    size_t       len;
+    CURLcode     rc;
+    const char  *p;
+
+    rc = curl_easy_setopt(easy, CURLOPT_URL, url);
+
+    if (rc != CURLE_OK) {
+        return rc;
+    }
+
+    if (ngx_strchr(url, '?') == NULL) {
+        return curl_easy_setopt(easy, CURLOPT_REQUEST_TARGET, NULL);
+    }
+
+    p = ngx_strstr(url, "://") + 3;
+    p += strcspn(p, "/?");
+
+    if (*p == '/') {
+        return curl_easy_setopt(easy, CURLOPT_REQUEST_TARGET, p);
+    }
+
+    len = ngx_strlen(p) + 1;
+
+    target = malloc(1 + len);
+    if (target == NULL) {
+        return CURLE_OUT_OF_MEMORY;
+    }
+
+    target[0] = '/';
+    ngx_memcpy(target + 1, p, len);
+
+    rc = curl_easy_setopt(easy, CURLOPT_REQUEST_TARGET, target);
+
+    free(target);
 
     return rc;
 }
@@ -1384,7 +1433,7 @@ ngx_nango_curl_ask(ngx_nango_transfer_t *t, ngx_nango_peer_t *peer)
     ngx_cpystrn((u_char *) url + env->api.len, (u_char *) t->path,
                 len - env->api.len);
 
-    rc = curl_easy_setopt(easy, CURLOPT_URL, url);
+    rc = ngx_nango_curl_url(easy, url);
 
     free(url);
 
