@@ -433,7 +433,7 @@ test('an upgrade that is taken back, under load', async (t) => {
 
 
 test('a worker that is shutting down leads for the new ones', async (t) => {
-    const sim = await slowNango(t, 2500);
+    const sim = await slowNango(t, 5000);
     const nginx = await running(t, { http: http(sim) });
     const old = nginx.workers();
     const leader = await until('a leader', () => nginx.leader());
