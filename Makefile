@@ -50,7 +50,8 @@ ifneq ($(CHECKED),)
 FLAGS     := --with-debug --add-dynamic-module=$(CURDIR)/t/sanitize/planted
 OPTIONS   := t/sanitize/options.c
 NGINX_MAKE := --eval='objs/nginx: override LINK += objs/options.o \
-                                  -Wl,--wrap=ngx_create_pool'
+                                  -Wl,--wrap=ngx_create_pool' \
+              --eval='objs/nginx: objs/options.o'
 ifeq ($(BUILD),sanitize)
 CFLAGS_nginx := -fno-sanitize=$(LENIENT)
 NGINX_MAKE += --eval='objs/addon/%.o: override CFLAGS += -fsanitize=$(LENIENT)'

@@ -920,7 +920,12 @@ async function damaged({ nginx, saved }, t) {
 
     t.diagnostic(`seed ${SEED}`);
 
-    for (let round = 0; Date.now() < end || round < 4; round++) {
+    /* Most damage refuses nothing: on until some has. */
+
+    for (let round = 0; Date.now() < end || round < 4
+                        || (round < 200 && !(seen.stored && seen.refused));
+         round++)
+    {
         copy(saved('today'), nginx.store);
         damage(`${nginx.store}/${rnd() < 0.5 ? 'log' : 'state'}/data.mdb`,
                rnd);

@@ -202,7 +202,7 @@ function probe(nginx, method, url, headers, body, expected) {
     const timer = setInterval(() => {
         lag = Math.max(lag, Date.now() - due);
         due = Date.now() + 20;
-    }, 20);
+    }, 20).unref();
 
     const done = (async () => {
         for (let n = 0; !stopped; n++) {
@@ -1534,7 +1534,7 @@ test('2,000 sessions while Nango hangs', {}, async (t) => {
     const stop = others();
     const watch = setInterval(() => {
         peak = Math.max(peak, status(nginx.worker, 'VmRSS'));
-    }, 50);
+    }, 50).unref();
 
     const answers = await Promise.all(clients.map(async (client, n) => {
         const begun = Date.now();
