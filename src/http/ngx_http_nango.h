@@ -49,6 +49,8 @@ typedef struct {
     unsigned                   all:1;       /* whose it is does not matter */
     unsigned                   everywhere:1;    /* not of one environment */
     unsigned                   manage:1;    /* POST acts for an operator */
+    unsigned                   strangers:1;     /* who asks cannot log in */
+    unsigned                   session:1;   /* of owners and tags alone */
 
     ngx_str_t                  file;
     ngx_uint_t                 line;
@@ -264,13 +266,26 @@ void ngx_http_nango_conf_error(ngx_uint_t level, ngx_conf_t *cf,
     ngx_str_t *file, ngx_uint_t line, const char *fmt, ...);
 
 /*
+ * What else there is in the location that is being merged: a check of access
+ * or "internal"; a "return", there or in its server, and if always one that
+ * stands before any "if".  The server's is asked for always.
+ */
+ngx_uint_t ngx_http_nango_auth_basic(ngx_conf_t *cf);
+ngx_uint_t ngx_http_nango_auth_request(ngx_conf_t *cf);
+ngx_uint_t ngx_http_nango_guarded(ngx_conf_t *cf);
+ngx_uint_t ngx_http_nango_returns(ngx_conf_t *cf, ngx_uint_t always);
+
+/*
  * What has a name of its own: 1 to 64 letters, digits, "_", "-" and ".", since
  * it is part of what is on disk, of headers and of metrics' labels.
  */
 char *ngx_http_nango_conf_name(ngx_conf_t *cf, ngx_str_t *name,
     const char *what);
 
-/* Makes the path of CA certificates a whole one; libcurl reads them. */
+/*
+ * Makes the path of CA certificates a whole one, and looks whether there are
+ * any; libcurl reads them.
+ */
 char *ngx_http_nango_conf_certificate(ngx_conf_t *cf, ngx_str_t *path);
 
 /*

@@ -23,7 +23,6 @@
 #define NGX_HTTP_NANGO_REQUIRE_LOOKS  5
 
 
-static ngx_uint_t ngx_http_nango_require_returns(ngx_conf_t *cf);
 static ngx_int_t ngx_http_nango_require_begin(ngx_http_request_t *r,
     ngx_http_nango_require_t *rq, ngx_http_nango_required_t *rd);
 static ngx_int_t ngx_http_nango_require_look(ngx_http_request_t *r,
@@ -232,7 +231,7 @@ ngx_http_nango_require_merge(ngx_conf_t *cf, ngx_http_nango_loc_conf_t *prev,
 
     ngx_http_nango_owners_check(cf, conf->owners, &name, &rq->file, rq->line);
 
-    if (ngx_http_nango_require_returns(cf)) {
+    if (ngx_http_nango_returns(cf, 0)) {
         ngx_http_nango_conf_error(NGX_LOG_WARN, cf, &rq->file, rq->line,
                        "\"nango_require\" does not guard what \"return\" "
                        "answers here, which comes before any check");
@@ -246,58 +245,6 @@ ngx_uint_t
 ngx_http_nango_require_proxies(ngx_http_nango_loc_conf_t *conf)
 {
     return conf->require != NULL && conf->require->proxy;
-}
-
-
-/*
- * Whether the location has a "return", as the rewrite module's configuration
- * says, which begins with its code: there a "return" is the address of a
- * function.
- */
-
-static ngx_uint_t
-ngx_http_nango_require_returns(ngx_conf_t *cf)
-{
-    u_char                    *p, *last;
-    ngx_uint_t                 i;
-    ngx_array_t              **codes;
-    ngx_module_t             **modules;
-    ngx_http_conf_ctx_t       *ctx;
-    ngx_http_script_code_pt    code;
-
-    modules = cf->cycle->modules;
-
-    for (i = 0; modules[i]; i++) {
-        if (ngx_strcmp(modules[i]->name, "ngx_http_rewrite_module") == 0) {
-            break;
-        }
-    }
-
-    if (modules[i] == NULL) {
-        return 0;
-    }
-
-    ctx = cf->ctx;
-    codes = ctx->loc_conf[modules[i]->ctx_index];
-
-    if (*codes == NULL) {
-        return 0;
-    }
-
-    p = (*codes)->elts;
-    last = p + (*codes)->nelts * (*codes)->size;
-
-    for ( /* void */ ; last - p >= (ssize_t) sizeof(code);
-          p += sizeof(uintptr_t))
-    {
-        ngx_memcpy(&code, p, sizeof(code));
-
-        if (code == ngx_http_script_return_code) {
-            return 1;
-        }
-    }
-
-    return 0;
 }
 
 
