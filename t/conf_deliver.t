@@ -903,4 +903,4 @@ GET /nothing
 --- config
 --- must_die
 --- error_log eval
-qr/the certificate's file ".*conf\/" is none/
+qr/the certificate's file ".*conf\/" is not a regular file/

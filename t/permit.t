@@ -299,3 +299,12 @@ unknown "no_such_variable" variable
 --- must_die
 --- error_log
 invalid number of arguments in "nango_permit" directive
+
+
+
+=== TEST 19: a condition that would always hold
+--- config
+    nango_permit connect if=!$http_x_b;
+--- must_die
+--- error_log
+invalid parameter "if=!$http_x_b"

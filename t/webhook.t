@@ -124,7 +124,7 @@ webhook($::Created)
 signature($::Created) . "\n" . signature('x')
 --- error_code: 401
 --- error_log
-X-Nango-Hmac-Sha256
+a webhook has several X-Nango-Hmac-Sha256 headers
 
 
 
@@ -561,3 +561,12 @@ qq{
 [signature($::Created), signature($::Other)]
 --- response_body eval
 ['{"ack":true,"sequence":1}', '{"ack":true,"sequence":2}']
+
+
+
+=== TEST 39: max_body twice
+--- config
+    location = /webhook { nango_webhook max_body=1m max_body=2m; }
+--- must_die
+--- error_log
+"max_body=2m" is given twice

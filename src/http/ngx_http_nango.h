@@ -49,6 +49,8 @@ typedef struct {
     unsigned                   all:1;       /* whose it is does not matter */
     unsigned                   everywhere:1;    /* not of one environment */
     unsigned                   manage:1;    /* POST acts for an operator */
+    unsigned                   strangers:1;     /* who asks cannot log in */
+    unsigned                   session:1;   /* of owners and tags alone */
 
     ngx_str_t                  file;
     ngx_uint_t                 line;
@@ -264,13 +266,32 @@ void ngx_http_nango_conf_error(ngx_uint_t level, ngx_conf_t *cf,
     ngx_str_t *file, ngx_uint_t line, const char *fmt, ...);
 
 /*
+ * What else there is in the location that is being merged: a check of access
+ * or "internal"; a "return", there or in its server, and if always one that
+ * stands before any "if".  The server's is asked for always.
+ */
+ngx_uint_t ngx_http_nango_auth_basic(ngx_conf_t *cf);
+ngx_uint_t ngx_http_nango_auth_request(ngx_conf_t *cf);
+ngx_uint_t ngx_http_nango_guarded(ngx_conf_t *cf);
+ngx_uint_t ngx_http_nango_returns(ngx_conf_t *cf, ngx_uint_t always);
+
+/*
+ * Whether X-Accel-Redirect is followed where proxy_pass is: what is at the
+ * other end of a connection may be its owner's own.
+ */
+ngx_uint_t ngx_http_nango_leads(ngx_conf_t *cf);
+
+/*
  * What has a name of its own: 1 to 64 letters, digits, "_", "-" and ".", since
  * it is part of what is on disk, of headers and of metrics' labels.
  */
 char *ngx_http_nango_conf_name(ngx_conf_t *cf, ngx_str_t *name,
     const char *what);
 
-/* Makes the path of CA certificates a whole one; libcurl reads them. */
+/*
+ * Makes the path of CA certificates a whole one, and looks whether there are
+ * any; libcurl reads them.
+ */
 char *ngx_http_nango_conf_certificate(ngx_conf_t *cf, ngx_str_t *path);
 
 /*

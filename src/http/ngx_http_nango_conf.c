@@ -7,8 +7,14 @@
 
 #include "ngx_http_nango.h"
 
+#include <openssl/err.h>
+#include <openssl/pem.h>
+
 
 #define NGX_HTTP_NANGO_NAME_MAX  64
+
+
+static ngx_uint_t ngx_http_nango_conf_pem(char *name);
 
 
 char *
@@ -42,6 +48,26 @@ ngx_http_nango_conf_name(ngx_conf_t *cf, ngx_str_t *name, const char *what)
 }
 
 
+static ngx_uint_t
+ngx_http_nango_conf_pem(char *name)
+{
+    BIO   *bio;
+    X509  *cert;
+
+    bio = BIO_new_file(name, "r");
+    cert = bio ? PEM_read_bio_X509_AUX(bio, NULL, NULL, NULL) : NULL;
+
+    X509_free(cert);
+    BIO_free(bio);
+
+    /* nginx would log what is left. */
+
+    ERR_clear_error();
+
+    return cert != NULL;
+}
+
+
 char *
 ngx_http_nango_conf_certificate(ngx_conf_t *cf, ngx_str_t *path)
 {
@@ -60,7 +86,15 @@ ngx_http_nango_conf_certificate(ngx_conf_t *cf, ngx_str_t *path)
 
     if (!ngx_is_file(&fi)) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "the certificate's file \"%V\" is none", path);
+                           "the certificate's file \"%V\" is not a regular "
+                           "file", path);
+        return NGX_CONF_ERROR;
+    }
+
+    if (!ngx_http_nango_conf_pem((char *) path->data)) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "the certificate's file \"%V\" holds no "
+                           "certificate in PEM", path);
         return NGX_CONF_ERROR;
     }
 

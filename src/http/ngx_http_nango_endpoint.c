@@ -8,6 +8,11 @@
  */
 
 #include "ngx_http_nango.h"
+#include "ngx_http_nango_tag.h"
+
+
+static void ngx_http_nango_endpoint_warn(ngx_conf_t *cf,
+    ngx_http_nango_endpoint_t *ep);
 
 
 void
@@ -75,6 +80,8 @@ ngx_http_nango_endpoint_merge(ngx_conf_t *cf, ngx_http_nango_loc_conf_t *prev,
     ngx_http_core_loc_conf_t    *clcf;
     ngx_http_nango_endpoint_t   *ep;
     ngx_http_nango_main_conf_t  *nmcf;
+
+    static ngx_str_t  end_user_id = ngx_string("end_user_id");
 
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
     nmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_nango_module);
@@ -162,6 +169,19 @@ ngx_http_nango_endpoint_merge(ngx_conf_t *cf, ngx_http_nango_loc_conf_t *prev,
         return NGX_CONF_ERROR;
     }
 
+    if (ep->session
+        && ep->environment->session_format == NANGO_SESSION_END_USER
+        && ngx_http_nango_tag_find(conf->owners, &end_user_id) == NULL
+        && (conf->tags == NULL
+            || ngx_http_nango_tag_find(conf->tags, &end_user_id) == NULL))
+    {
+        ngx_http_nango_conf_error(NGX_LOG_EMERG, cf, &ep->file, ep->line,
+                       "\"%V\" needs a nango_owner or nango_tag "
+                       "\"end_user_id\": \"session_format end_user\" is sent "
+                       "with it", &ep->name);
+        return NGX_CONF_ERROR;
+    }
+
     if (ep->browser) {
         ngx_http_nango_owners_check(cf, conf->owners, &ep->name, &ep->file,
                                     ep->line);
@@ -173,7 +193,43 @@ ngx_http_nango_endpoint_merge(ngx_conf_t *cf, ngx_http_nango_loc_conf_t *prev,
                        &ep->name);
     }
 
+    ngx_http_nango_endpoint_warn(cf, ep);
+
     return NGX_CONF_OK;
+}
+
+
+/* What another directive of the location makes of it. */
+
+static void
+ngx_http_nango_endpoint_warn(ngx_conf_t *cf, ngx_http_nango_endpoint_t *ep)
+{
+    const char                *login;
+    ngx_http_core_loc_conf_t  *clcf;
+
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+
+    if (ngx_http_nango_returns(cf, 1)) {
+        ngx_http_nango_conf_error(NGX_LOG_WARN, cf, &ep->file, ep->line,
+                       "\"return\" answers here before \"%V\" could",
+                       &ep->name);
+    }
+
+    login = ngx_http_nango_auth_basic(cf) ? "auth_basic"
+            : ngx_http_nango_auth_request(cf) ? "auth_request" : NULL;
+
+    if (ep->strangers && login && clcf->satisfy != NGX_HTTP_SATISFY_ANY) {
+        ngx_http_nango_conf_error(NGX_LOG_WARN, cf, &ep->file, ep->line,
+                       "\"%s\" refuses those who ask \"%V\", who cannot log "
+                       "in; add \"%s off;\" here", login, &ep->name, login);
+    }
+
+    if (ep->manage && !ngx_http_nango_guarded(cf)) {
+        ngx_http_nango_conf_error(NGX_LOG_WARN, cf, &ep->file, ep->line,
+                       "\"%V manage\" lets anybody act: there is no "
+                       "\"allow\", \"auth_basic\", \"auth_request\" or "
+                       "\"internal\" here", &ep->name);
+    }
 }
 
 

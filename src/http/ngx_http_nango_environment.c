@@ -74,7 +74,7 @@ static ngx_http_nango_param_t  ngx_http_nango_params[] = {
                          connect_ui),
     ngx_http_nango_param("api_key", 1, ngx_http_nango_param_api_key,
                          authorization),
-    ngx_http_nango_param("webhook_signing_key", 16,
+    ngx_http_nango_param("webhook_signing_key", 64,
                          ngx_http_nango_param_signing_key, signing_keys),
     ngx_http_nango_param("api_timeout", 1, ngx_http_nango_param_msec,
                          api_timeout),
@@ -404,16 +404,29 @@ static char *
 ngx_http_nango_param_off(ngx_conf_t *cf,
     ngx_http_nango_environment_ctx_t *ctx, size_t offset)
 {
-    ngx_str_t  *value;
+    char        *rv;
+    ngx_str_t   *value;
+    ngx_msec_t  *msec;
 
     value = cf->args->elts;
 
+    msec = (ngx_msec_t *) ((u_char *) ctx->env + offset);
+
     if (ngx_strcmp(value[1].data, "off") == 0) {
-        *(ngx_msec_t *) ((u_char *) ctx->env + offset) = 0;
+        *msec = 0;
         return NGX_CONF_OK;
     }
 
-    return ngx_http_nango_param_msec(cf, ctx, offset);
+    rv = ngx_http_nango_param_msec(cf, ctx, offset);
+
+    if (rv == NGX_CONF_OK && *msec < 1000) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "the time \"%V\" in \"%V\" is too short; it must "
+                           "be 1s at least", &value[1], &value[0]);
+        return NGX_CONF_ERROR;
+    }
+
+    return rv;
 }
 
 

@@ -23,8 +23,6 @@
 
 static void ngx_http_nango_events_check(ngx_conf_t *cf,
     ngx_http_nango_loc_conf_t *prev, ngx_http_nango_loc_conf_t *conf);
-static ngx_uint_t ngx_http_nango_events_guarded(ngx_conf_t *cf);
-static ngx_uint_t ngx_http_nango_events_off(ngx_http_complex_value_t *realm);
 static ngx_int_t ngx_http_nango_events_handler(ngx_http_request_t *r);
 static ngx_int_t ngx_http_nango_events_query(ngx_http_nango_events_t *ev,
     ngx_int_t *rc);
@@ -126,71 +124,12 @@ ngx_http_nango_events_check(ngx_conf_t *cf, ngx_http_nango_loc_conf_t *prev,
                        "events of all", &ep->name);
     }
 
-    if (!ngx_http_nango_events_guarded(cf)) {
+    if (!ngx_http_nango_guarded(cf)) {
         ngx_http_nango_conf_error(NGX_LOG_WARN, cf, &ep->file, ep->line,
                        "\"%V\" shows the events of all to anybody: there is "
                        "no \"allow\", \"auth_basic\", \"auth_request\" or "
                        "\"internal\" here", &ep->name);
     }
-}
-
-
-/*
- * The configurations of these modules begin with what is 0, NULL or an empty
- * string where they have nothing to do.
- */
-
-static ngx_uint_t
-ngx_http_nango_events_guarded(ngx_conf_t *cf)
-{
-    void                      *conf;
-    ngx_uint_t                 i, n;
-    ngx_module_t             **modules;
-    ngx_http_conf_ctx_t       *ctx;
-    ngx_http_core_loc_conf_t  *clcf;
-
-    static const char  *names[] = {
-        "ngx_http_access_module",
-        "ngx_http_auth_basic_module",
-        "ngx_http_auth_request_module"
-    };
-
-    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
-
-    if (clcf->internal) {
-        return 1;
-    }
-
-    ctx = cf->ctx;
-    modules = cf->cycle->modules;
-
-    for (i = 0; modules[i]; i++) {
-
-        for (n = 0; n < sizeof(names) / sizeof(names[0]); n++) {
-
-            if (ngx_strcmp(modules[i]->name, names[n]) != 0) {
-                continue;
-            }
-
-            conf = *(void **) ctx->loc_conf[modules[i]->ctx_index];
-
-            if (conf && !(n == 1 && ngx_http_nango_events_off(conf))) {
-                return 1;
-            }
-        }
-    }
-
-    return 0;
-}
-
-
-/* auth_basic's realm. */
-
-static ngx_uint_t
-ngx_http_nango_events_off(ngx_http_complex_value_t *realm)
-{
-    return realm->value.len == 3
-           && ngx_strncmp(realm->value.data, "off", 3) == 0;
 }
 
 

@@ -28,6 +28,8 @@ ngx_http_nango_oauth_callback(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         nlcf->endpoint.environment_name = value[1];
     }
 
+    nlcf->endpoint.strangers = 1;
+
     return ngx_http_nango_endpoint(cf, nlcf,
                                    ngx_http_nango_oauth_callback_handler);
 }

@@ -39,11 +39,8 @@ void
 ngx_http_nango_owners_check(ngx_conf_t *cf, ngx_array_t *owners,
     ngx_str_t *directive, ngx_str_t *file, ngx_uint_t line)
 {
-    void                  **realm;
-    ngx_uint_t              i;
-    ngx_module_t          **modules;
-    ngx_http_conf_ctx_t    *ctx;
-    ngx_http_nango_tag_t   *owner;
+    ngx_uint_t             i;
+    ngx_http_nango_tag_t  *owner;
 
     owner = owners->elts;
 
@@ -53,27 +50,8 @@ ngx_http_nango_owners_check(ngx_conf_t *cf, ngx_array_t *owners,
         }
     }
 
-    if (i == owners->nelts) {
+    if (i == owners->nelts || ngx_http_nango_auth_basic(cf)) {
         return;
-    }
-
-    modules = cf->cycle->modules;
-
-    for (i = 0; modules[i]; i++) {
-        if (ngx_strcmp(modules[i]->name, "ngx_http_auth_basic_module") == 0) {
-            break;
-        }
-    }
-
-    if (modules[i]) {
-        /* Its configuration begins with the realm, NULL where there is none. */
-
-        ctx = cf->ctx;
-        realm = ctx->loc_conf[modules[i]->ctx_index];
-
-        if (*realm) {
-            return;
-        }
     }
 
     ngx_http_nango_conf_error(NGX_LOG_WARN, cf, file, line,

@@ -56,7 +56,11 @@ ngx_http_nango_permit(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
         if (ngx_strncmp(value[i].data, "if=", 3) == 0) {
 
-            if (permit->condition || value[i].len == 3) {
+            /* "if=!$variable" would always hold. */
+
+            if (permit->condition || value[i].len < 5
+                || value[i].data[3] != '$')
+            {
                 goto invalid;
             }
 

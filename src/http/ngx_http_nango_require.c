@@ -23,9 +23,6 @@
 #define NGX_HTTP_NANGO_REQUIRE_LOOKS  5
 
 
-static void *ngx_http_nango_require_conf(ngx_conf_t *cf, const char *name);
-static ngx_uint_t ngx_http_nango_require_returns(ngx_conf_t *cf);
-static ngx_uint_t ngx_http_nango_require_leads(ngx_conf_t *cf);
 static ngx_int_t ngx_http_nango_require_begin(ngx_http_request_t *r,
     ngx_http_nango_require_t *rq, ngx_http_nango_required_t *rd);
 static ngx_int_t ngx_http_nango_require_look(ngx_http_request_t *r,
@@ -191,7 +188,7 @@ ngx_http_nango_require_merge(ngx_conf_t *cf, ngx_http_nango_loc_conf_t *prev,
 
     rq = conf->require;
 
-    if (rq && rq->proxy && ngx_http_nango_require_leads(cf)) {
+    if (rq && rq->proxy && ngx_http_nango_leads(cf)) {
         ngx_http_nango_conf_error(NGX_LOG_WARN, cf, &rq->file, rq->line,
                        "what a provider answers can lead into internal "
                        "locations: add \"proxy_ignore_headers "
@@ -256,7 +253,7 @@ ngx_http_nango_require_merge(ngx_conf_t *cf, ngx_http_nango_loc_conf_t *prev,
 
     ngx_http_nango_owners_check(cf, conf->owners, &name, &rq->file, rq->line);
 
-    if (ngx_http_nango_require_returns(cf)) {
+    if (ngx_http_nango_returns(cf, 0)) {
         ngx_http_nango_conf_error(NGX_LOG_WARN, cf, &rq->file, rq->line,
                        "\"nango_require\" does not guard what \"return\" "
                        "answers here, which comes before any check");
@@ -270,86 +267,6 @@ ngx_uint_t
 ngx_http_nango_require_proxies(ngx_http_nango_loc_conf_t *conf)
 {
     return conf->require != NULL && conf->require->proxy;
-}
-
-
-/* What another module has for the location; NULL: there is no such module. */
-
-static void *
-ngx_http_nango_require_conf(ngx_conf_t *cf, const char *name)
-{
-    ngx_uint_t            i;
-    ngx_module_t        **modules;
-    ngx_http_conf_ctx_t  *ctx;
-
-    ctx = cf->ctx;
-    modules = cf->cycle->modules;
-
-    for (i = 0; modules[i]; i++) {
-        if (ngx_strcmp(modules[i]->name, name) == 0) {
-            return ctx->loc_conf[modules[i]->ctx_index];
-        }
-    }
-
-    return NULL;
-}
-
-
-/*
- * Whether the location has a "return", as the rewrite module's configuration
- * says, which begins with its code: there a "return" is the address of a
- * function.
- */
-
-static ngx_uint_t
-ngx_http_nango_require_returns(ngx_conf_t *cf)
-{
-    u_char                   *p, *last;
-    ngx_array_t             **codes;
-    ngx_http_script_code_pt   code;
-
-    codes = ngx_http_nango_require_conf(cf, "ngx_http_rewrite_module");
-
-    if (codes == NULL || *codes == NULL) {
-        return 0;
-    }
-
-    p = (*codes)->elts;
-    last = p + (*codes)->nelts * (*codes)->size;
-
-    for ( /* void */ ; last - p >= (ssize_t) sizeof(code);
-          p += sizeof(uintptr_t))
-    {
-        ngx_memcpy(&code, p, sizeof(code));
-
-        if (code == ngx_http_script_return_code) {
-            return 1;
-        }
-    }
-
-    return 0;
-}
-
-
-/*
- * Whether X-Accel-Redirect is followed where proxy_pass is.  What is at the
- * other end of a connection may be its owner's own.
- */
-
-static ngx_uint_t
-ngx_http_nango_require_leads(ngx_conf_t *cf)
-{
-    ngx_http_upstream_conf_t  *ucf;
-    ngx_http_core_loc_conf_t  *clcf;
-
-    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
-
-    /* The proxy module's configuration begins with that of its upstream. */
-
-    ucf = ngx_http_nango_require_conf(cf, "ngx_http_proxy_module");
-
-    return ucf != NULL && clcf->handler != NULL && !clcf->noname
-           && !(ucf->ignore_headers & NGX_HTTP_UPSTREAM_IGN_XA_REDIRECT);
 }
 
 

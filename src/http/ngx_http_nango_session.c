@@ -40,6 +40,7 @@ ngx_http_nango_session(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     nlcf->endpoint.browser = 1;
     nlcf->endpoint.api = 1;
+    nlcf->endpoint.session = 1;
 
     return NGX_CONF_OK;
 }

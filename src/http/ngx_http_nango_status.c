@@ -501,6 +501,10 @@ ngx_http_nango_status_configured(ngx_http_request_t *r,
         env->configured = 1;
         env->account_blocked = ngx_nango_account_blocked(&e[i]->account);
         env->account_low = ngx_nango_account_low(&e[i]->account);
+
+        if (e[i]->authorization.len && nmcf->store.path.len) {
+            env->reconcile = e[i]->reconcile / 1000;
+        }
     }
 
     s = nmcf->subscribers.elts;
@@ -527,7 +531,7 @@ static void
 ngx_http_nango_status_live(ngx_http_nango_status_t *st)
 {
     ngx_uint_t                    i;
-    ngx_atomic_t                 *reconciled;
+    ngx_atomic_t                 *compared;
     ngx_http_nango_status_env_t  *env;
     ngx_http_nango_status_sub_t  *sub;
 
@@ -558,10 +562,10 @@ ngx_http_nango_status_live(ngx_http_nango_status_t *st)
 
         env[i].circuit_open = ngx_nango_circuit_open(env[i].key);
 
-        reconciled = ngx_nango_reconciled(env[i].key);
+        compared = ngx_nango_compared(env[i].key);
 
-        if (reconciled) {
-            env[i].reconciled_at = *reconciled;
+        if (compared) {
+            env[i].reconciled_at = *compared;
         }
     }
 

@@ -26,6 +26,7 @@ typedef struct {
     uint64_t                    account_blocked;    /* seconds left */
     uint64_t                    account_low;
     uint64_t                    circuit_open;
+    uint64_t                    reconcile;          /* seconds; 0: never */
     uint64_t                    reconciled_at;
 } ngx_http_nango_status_env_t;
 

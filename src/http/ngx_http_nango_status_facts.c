@@ -87,7 +87,7 @@ const ngx_http_nango_fact_t  ngx_http_nango_facts[] = {
         "What they may take; then webhooks are refused."),
     ngx_http_nango_gauge_fact("store", "state_bytes", COUNT,
         usage.state_bytes, 1, "nango_state_bytes", NULL,
-        "The size of the state's file."),
+        "What is in use of the state's file."),
 
     { "webhooks", "received", COUNT,
       offsetof(ngx_http_nango_status_t, received), 0,
@@ -193,6 +193,9 @@ const ngx_http_nango_fact_t  ngx_http_nango_env_facts[] = {
     ngx_http_nango_env_fact("circuit_open", FLAG, circuit_open, 0,
         "nango_circuit_open", "gauge",
         "Whether Nango does not answer and is asked now and then only."),
+    ngx_http_nango_env_fact("reconcile", COUNT, reconcile, 0,
+        "nango_reconcile_interval_seconds", "gauge",
+        "How often the connections are compared with Nango's; 0: never."),
     ngx_http_nango_env_fact("reconciled_at", TIME, reconciled_at, 0,
         "nango_reconciled_time_seconds", "gauge",
         "When the connections were last compared with Nango's."),

@@ -34,11 +34,12 @@ ngx_http_nango_store_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_http_nango_main_conf_t *nmcf = conf;
 
-    off_t        size;
-    time_t       retain;
-    ngx_str_t   *value, s;
-    ngx_uint_t   i;
-    ngx_path_t  *path, *temp;
+    off_t             size;
+    time_t            retain;
+    ngx_str_t        *value, s;
+    ngx_uint_t        i;
+    ngx_path_t       *path, *temp;
+    ngx_file_info_t   fi;
 
     if (nmcf->store.path.len) {
         return "is duplicate";
@@ -145,11 +146,24 @@ ngx_http_nango_store_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         path->name.data[path->name.len] = '\0';
     }
 
-    if (path->name.len == 0) {
+    if (path->name.len == 0
+        || ngx_strncmp(path->name.data, "size=", 5) == 0
+        || ngx_strncmp(path->name.data, "retain=", 7) == 0)
+    {
         return "needs the path of a directory";
     }
 
     if (ngx_conf_full_name(cf->cycle, &path->name, 0) != NGX_OK) {
+        return NGX_CONF_ERROR;
+    }
+
+    /* nginx would give it to the workers' user, whatever it is. */
+
+    if (ngx_file_info(path->name.data, &fi) != NGX_FILE_ERROR
+        && !ngx_is_dir(&fi))
+    {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "the store \"%V\" is no directory", &path->name);
         return NGX_CONF_ERROR;
     }
 

@@ -70,8 +70,6 @@ typedef struct {
 static ngx_int_t ngx_http_nango_webhook_body_filter(ngx_http_request_t *r,
     ngx_chain_t *in);
 static ngx_int_t ngx_http_nango_webhook_handler(ngx_http_request_t *r);
-static ngx_table_elt_t *ngx_http_nango_webhook_signature(
-    ngx_http_request_t *r);
 static void ngx_http_nango_webhook_open(ngx_nango_wait_t *wait);
 static ngx_int_t ngx_http_nango_webhook_read(ngx_http_request_t *r);
 static ngx_int_t ngx_http_nango_webhook_unavailable(ngx_http_request_t *r);
@@ -144,8 +142,6 @@ ngx_http_nango_webhook(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return rv;
     }
 
-    ep->max_body = NGX_HTTP_NANGO_MAX_BODY;
-
     for (i = 1; i < cf->args->nelts; i++) {
 
         if (ngx_strncmp(value[i].data, "max_body=", 9) == 0) {
@@ -159,6 +155,12 @@ ngx_http_nango_webhook(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
                 ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                                    "invalid size \"%V\"; write it as "
                                    "\"max_body=75m\", 1k at least", &s);
+                return NGX_CONF_ERROR;
+            }
+
+            if (ep->max_body) {
+                ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                                   "\"%V\" is given twice", &value[i]);
                 return NGX_CONF_ERROR;
             }
 
@@ -177,10 +179,15 @@ ngx_http_nango_webhook(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         ep->environment_name = value[i];
     }
 
+    if (ep->max_body == 0) {
+        ep->max_body = NGX_HTTP_NANGO_MAX_BODY;
+    }
+
     ngx_str_set(&ep->methods, "POST");
 
     ep->signing = 1;
     ep->store = 1;
+    ep->strangers = 1;
 
     nmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_nango_module);
 
@@ -307,11 +314,14 @@ ngx_http_nango_webhook_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
 static ngx_int_t
 ngx_http_nango_webhook_handler(ngx_http_request_t *r)
 {
+    ngx_uint_t                  two;
     ngx_table_elt_t            *h;
     ngx_http_cleanup_t         *cln;
     ngx_http_nango_ctx_t       *ctx;
     ngx_http_nango_webhook_t   *w;
     ngx_http_nango_loc_conf_t  *nlcf;
+
+    static const char  name[] = "x-nango-hmac-sha256";
 
     nlcf = ngx_http_get_module_loc_conf(r, ngx_http_nango_module);
 
@@ -327,16 +337,21 @@ ngx_http_nango_webhook_handler(ngx_http_request_t *r)
         return ngx_http_nango_webhook_unavailable(r);
     }
 
-    h = ngx_http_nango_webhook_signature(r);
+    h = ngx_http_nango_find_header(r, name, sizeof(name) - 1, NULL);
 
-    if (h == NULL
+    /* Two of them: nobody can say which one was meant, so neither. */
+
+    two = (h && ngx_http_nango_find_header(r, name, sizeof(name) - 1, h));
+
+    if (h == NULL || two
         || nango_signature_parse(ngx_nango_str(&h->value), w->mac) != 0)
     {
         ngx_nango_count(NGX_NANGO_WEBHOOKS_UNSIGNED);
 
         ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
-                      "a webhook has %s X-Nango-Hmac-Sha256 header",
-                      h ? "a malformed" : "no");
+                      "a webhook has %s X-Nango-Hmac-Sha256 header%s",
+                      h == NULL ? "no" : two ? "several" : "a malformed",
+                      two ? "s" : "");
 
         return ngx_http_nango_error(r, NGX_HTTP_UNAUTHORIZED,
                                     "invalid_signature",
@@ -467,50 +482,6 @@ ngx_http_nango_webhook_read(ngx_http_request_t *r)
     }
 
     return NGX_DONE;
-}
-
-
-/*
- * Two of them: nobody can say which one was meant, so neither.
- */
-
-static ngx_table_elt_t *
-ngx_http_nango_webhook_signature(ngx_http_request_t *r)
-{
-    ngx_uint_t        i;
-    ngx_list_part_t  *part;
-    ngx_table_elt_t  *h, *found;
-
-    static ngx_str_t  name = ngx_string("x-nango-hmac-sha256");
-
-    found = NULL;
-    part = &r->headers_in.headers.part;
-    h = part->elts;
-
-    for (i = 0; /* void */ ; i++) {
-
-        if (i >= part->nelts) {
-            if (part->next == NULL) {
-                return found;
-            }
-
-            part = part->next;
-            h = part->elts;
-            i = 0;
-        }
-
-        if (h[i].key.len != name.len
-            || ngx_strncmp(h[i].lowcase_key, name.data, name.len) != 0)
-        {
-            continue;
-        }
-
-        if (found) {
-            return NULL;
-        }
-
-        found = &h[i];
-    }
 }
 
 

@@ -1061,6 +1061,7 @@ ngx_nango_reconcile_check(ngx_nango_reconcile_t *rec)
 {
     int              rc;
     char            *path;
+    ngx_atomic_t    *last;
     nango_error_t    err;
     nango_reader_t  *reader;
 
@@ -1088,6 +1089,12 @@ ngx_nango_reconcile_check(ngx_nango_reconcile_t *rec)
         if (rec->asked == NULL) {
 
             if (rc == 0) {
+                last = ngx_nango_compared(rec->environment->key);
+
+                if (last) {
+                    *last = (ngx_atomic_uint_t) ngx_nango_now();
+                }
+
                 ngx_nango_reconcile_end(rec, 0);
 
             } else {

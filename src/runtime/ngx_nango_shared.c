@@ -51,6 +51,7 @@ typedef struct {
 typedef struct {
     ngx_atomic_t              name;         /* of the key, 0: free */
     ngx_atomic_t              reconciled;   /* ms since 1970 */
+    ngx_atomic_t              compared;     /* the same */
     ngx_atomic_t              failures;     /* in a row */
     ngx_atomic_t              closed;       /* until, ms since 1970 */
 } ngx_nango_environment_slot_t;
@@ -119,7 +120,7 @@ ngx_nango_shared_add(ngx_conf_t *cf, void *tag)
 {
     ngx_shm_zone_t  *zone;
 
-    static ngx_str_t  name = ngx_string("nango:3");
+    static ngx_str_t  name = ngx_string("nango:4");
 
     zone = ngx_shared_memory_add(cf, &name, NGX_NANGO_ZONE_SIZE, tag);
     if (zone == NULL) {
@@ -379,6 +380,17 @@ ngx_nango_reconciled(u_char *key)
     slot = ngx_nango_environment_slot(key);
 
     return slot ? &slot->reconciled : NULL;
+}
+
+
+ngx_atomic_t *
+ngx_nango_compared(u_char *key)
+{
+    ngx_nango_environment_slot_t  *slot;
+
+    slot = ngx_nango_environment_slot(key);
+
+    return slot ? &slot->compared : NULL;
 }
 
 

@@ -115,10 +115,13 @@ void ngx_nango_circuit_leave(u_char *key, ngx_uint_t failed, ngx_str_t *name,
 ngx_uint_t ngx_nango_circuit_open(u_char *key);
 
 /*
- * When the environment was last compared with Nango's list, in ms of
+ * When the last run of the environment's reconciliation ended, whatever came of
+ * it, or rather when the time until the next began; and when the environment
+ * was last compared and made as Nango's list was.  Both in ms of
  * ngx_nango_now(), 0: never, NULL: not to be known.  Its key is random-looking.
  */
 ngx_atomic_t *ngx_nango_reconciled(u_char *key);
+ngx_atomic_t *ngx_nango_compared(u_char *key);
 
 /*
  * How delivering to a subscriber goes: counts since start, and what its last

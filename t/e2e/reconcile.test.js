@@ -45,6 +45,7 @@ function settings(api, more) {
         nango_owner end_user_id $http_x_user;
         nango_session prod;
     }
+    location = /status { nango_status; }
 `,
     };
 }
@@ -363,6 +364,53 @@ async function runs(nango) {
 
     return all;
 }
+
+
+test('what failed or was refused is no comparison', async (t) => {
+    const { nango, nginx, start } = await running(t);
+
+    const told = async () => (await once(nginx.port, 'GET', '/status'))
+        .json.environments[0].reconciled_at;
+
+    const wrong = async () => {
+        await nango.control('POST', 'faults', { faults: [{
+            method: 'GET', path: '/connections', status: 401 }] });
+        await until('two tries', async () => (await nango.control('GET',
+            'faults')).faults[0].hits > 1, 20000);
+    };
+
+    await put(nango, ...Array.from({ length: 30 }, (_, i) =>
+        [`c-${i}`, '42']));
+
+    const started = wrong();
+
+    await start();
+    await started;
+    assert.strictEqual(await told(), null);
+
+    await nango.control('DELETE', 'faults');
+    await until('one', told, 20000);
+    assert.strictEqual((await once(nginx.port, 'GET', '/status'))
+        .json.environments[0].reconcile, 1);
+
+    await wrong();
+
+    const before = await told();
+
+    await wrong();
+    assert.strictEqual(await told(), before);
+
+    for (let i = 0; i < 12; i++) {
+        await nango.control('POST', 'delete', { integration: 'github',
+                                                connection_id: `c-${i}` });
+    }
+
+    await sleep(2500);
+    await nango.control('DELETE', 'faults');
+    await until('an alarm', () => nginx.lines('crit').some((line) =>
+        line.includes('are not in Nango\'s list')), 20000);
+    assert.strictEqual(await told(), before);
+});
 
 
 test('another environment\'s key: nothing is added or removed', async (t) => {

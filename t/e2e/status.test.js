@@ -277,7 +277,8 @@ test('its shape is what is documented', { timeout: 30000 }, async (t) => {
         environments: [{ name: 'string', configured: 'boolean',
                          stored: number, pruned: number,
                          account_blocked: number, account_low: 'boolean',
-                         circuit_open: 'boolean', reconciled_at: 'null' }],
+                         circuit_open: 'boolean', reconcile: number,
+                         reconciled_at: 'null' }],
     });
 
     assert.ok(told.store.bytes > 0 && told.store.bytes < told.store.size);
