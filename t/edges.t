@@ -109,11 +109,11 @@ client sent invalid chunked body
 === TEST 6: what nginx answers while it reads a body is no error_page either
 --- config
     error_page 400 408 413 500 =302 http://example.com/;
-    client_body_timeout 200ms;
+    client_body_timeout 20s;
     location = /webhook { nango_webhook; }
 --- raw_request eval
 [::chunked('/webhook', signature($::Created), ''), "zz\r\n"]
---- raw_request_middle_delay: 0.1
+--- raw_request_middle_delay: 0.7
 --- error_code: 400
 --- response_headers
 ! Location
