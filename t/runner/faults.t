@@ -192,6 +192,14 @@ fails('a line the log lacks', qr/not ok 2 .*error_log/, block(<<'END'));
 no such line
 END
 
+passes('a line that the log gets late', block(<<"END"));
+--- init
+$log
+if (!fork) { sleep 1; print \$log "late\n"; close \$log; POSIX::_exit(0) }
+--- error_log
+late
+END
+
 fails('a line that is in the log', qr/not ok 2 .*no_error/, block(<<'END'));
 --- no_error_log
 http request line

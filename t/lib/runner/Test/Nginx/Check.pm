@@ -267,12 +267,33 @@ sub check_lines {
 }
 
 
+# What the log has got; what is asked for may come later than the response.
+
+sub awaited_lines {
+    my ($block) = @_;
+
+    my $lines = error_log_data();
+    my $deadline = time + 3;
+
+    for my $pattern (patterns(scalar $block->error_log)) {
+        until (grep { matches($_, $pattern) } @$lines or time > $deadline) {
+            my $more = error_log_data();
+
+            $lines = $Test::Nginx::Util::CheckAccumErrLog
+                     ? $more : [@$lines, @$more];
+        }
+    }
+
+    return $lines;
+}
+
+
 sub check_error_log ($$) {
     my ($block, $repeat) = @_;
     my $name = "@{[ $block->name ]} - repeat $repeat";
 
     # read even where nothing is asked: the next look begins where this ends
-    my $lines = error_log_data();
+    my $lines = awaited_lines($block);
 
     # A busy machine may write a line later than the client has its answer.
     for (1 .. 20) {
