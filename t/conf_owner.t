@@ -286,3 +286,12 @@ is what the client claims to be
 --- error_log
 "$host" in nango_owner comes from the URI that the client has sent
 "$ssl_server_name" in nango_owner comes from the URI that the client has sent
+
+
+
+=== TEST 28: a size that no disk has
+--- config
+    location = /webhook { nango_webhook max_body=1025g; }
+--- must_die
+--- error_log
+invalid size "1025g"; write it as "max_body=75m", 1k to 1024g

@@ -188,7 +188,11 @@ ngx_http_nango_require_merge(ngx_conf_t *cf, ngx_http_nango_loc_conf_t *prev,
 
     rq = conf->require;
 
-    if (rq && rq->proxy && ngx_http_nango_leads(cf)) {
+    if (rq == NULL) {
+        return NGX_CONF_OK;
+    }
+
+    if (rq->proxy && ngx_http_nango_leads(cf)) {
         ngx_http_nango_conf_error(NGX_LOG_WARN, cf, &rq->file, rq->line,
                        "what a provider answers can lead into internal "
                        "locations: add \"proxy_ignore_headers "

@@ -9,9 +9,7 @@
  */
 
 #include "ngx_http_nango.h"
-
-
-#define NGX_HTTP_NANGO_REUSE_MAX  (20 * 60)
+#include "ngx_nango_shared.h"
 
 
 char *
@@ -42,7 +40,7 @@ ngx_http_nango_session_reuse(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return NGX_CONF_ERROR;
     }
 
-    if (reuse > NGX_HTTP_NANGO_REUSE_MAX) {
+    if (reuse > NGX_NANGO_SESSION_LONGEST) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "a token is valid for 30 minutes only; reuse it "
                            "for 20m at most, so that there is time to use it");

@@ -26,6 +26,7 @@
 
 
 #define NGX_HTTP_NANGO_MAX_BODY      (75 * 1024 * 1024)
+#define NGX_HTTP_NANGO_MAX_MAX_BODY  (1024LL * 1024 * 1024 * 1024)
 
 /* A longer body is a file. */
 #define NGX_HTTP_NANGO_MEMORY        (128 * 1024)
@@ -39,6 +40,7 @@ typedef struct {
     u_char                     mac[NANGO_HMAC_LEN];
     uint64_t                   received_at;
     off_t                      received;    /* of the body, dropped or not */
+    off_t                      held;        /* of it, in its file */
     ngx_nango_job_t           *job;         /* submitted */
     ngx_nango_wait_t           wait;        /* for the store to be opened */
     unsigned                   waiting:1;
@@ -69,6 +71,8 @@ typedef struct {
 
 static ngx_int_t ngx_http_nango_webhook_body_filter(ngx_http_request_t *r,
     ngx_chain_t *in);
+static ngx_uint_t ngx_http_nango_webhook_holds(ngx_http_request_t *r,
+    ngx_http_nango_webhook_t *w);
 static ngx_int_t ngx_http_nango_webhook_handler(ngx_http_request_t *r);
 static void ngx_http_nango_webhook_open(ngx_nango_wait_t *wait);
 static ngx_int_t ngx_http_nango_webhook_read(ngx_http_request_t *r);
@@ -99,6 +103,9 @@ static void ngx_http_nango_webhook_cleanup(void *data);
 static ngx_http_request_body_filter_pt  ngx_http_next_request_body_filter;
 
 static ngx_nango_trouble_t  ngx_http_nango_webhook_trouble;
+
+/* Bytes of bodies in this worker that are files and not yet done with. */
+static off_t  ngx_http_nango_webhook_held;
 
 
 /* Compared in lower case: hop by hop, or somebody's secret, or ours. */
@@ -151,10 +158,12 @@ ngx_http_nango_webhook(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
             size = ngx_parse_offset(&s);
 
-            if (size == NGX_ERROR || size < 1024) {
+            if (size == NGX_ERROR || size < 1024
+                || size > NGX_HTTP_NANGO_MAX_MAX_BODY)
+            {
                 ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                                    "invalid size \"%V\"; write it as "
-                                   "\"max_body=75m\", 1k at least", &s);
+                                   "\"max_body=75m\", 1k to 1024g", &s);
                 return NGX_CONF_ERROR;
             }
 
@@ -279,6 +288,10 @@ ngx_http_nango_webhook_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
         }
     }
 
+    if (!w->lost && !ngx_http_nango_webhook_holds(r, w)) {
+        w->lost = 1;
+    }
+
     if (!w->lost) {
         rc = ngx_http_next_request_body_filter(r, in);
 
@@ -308,6 +321,45 @@ ngx_http_nango_webhook_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
     }
 
     return NGX_OK;
+}
+
+
+/*
+ * Whether there is room for what has come.  Whose it is shows only when all of
+ * it has: until then anybody could fill the disk that the log is on.
+ */
+
+static ngx_uint_t
+ngx_http_nango_webhook_holds(ngx_http_request_t *r,
+    ngx_http_nango_webhook_t *w)
+{
+    off_t                        size, room;
+    ngx_http_nango_loc_conf_t   *nlcf;
+    ngx_http_nango_main_conf_t  *nmcf;
+
+    nlcf = ngx_http_get_module_loc_conf(r, ngx_http_nango_module);
+    nmcf = ngx_http_get_module_main_conf(r, ngx_http_nango_module);
+
+    size = ngx_min(w->received, (off_t) nlcf->endpoint.max_body);
+
+    if (size <= NGX_HTTP_NANGO_MEMORY && !r->request_body_in_file_only) {
+        return 1;
+    }
+
+    room = ngx_max((off_t) nmcf->store.size / 8,
+                   2 * (off_t) nlcf->endpoint.max_body);
+
+    if (size - w->held > room - ngx_http_nango_webhook_held) {
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "nango: the webhook cannot be stored: too many large "
+                      "ones are under way");
+        return 0;
+    }
+
+    ngx_http_nango_webhook_held += size - w->held;
+    w->held = size;
+
+    return 1;
 }
 
 
@@ -1179,6 +1231,9 @@ ngx_http_nango_webhook_cleanup(void *data)
     ngx_http_nango_webhook_t *w = data;
 
     w->gone = 1;
+
+    ngx_http_nango_webhook_held -= w->held;
+    w->held = 0;
 
     if (w->waiting) {
         ngx_nango_store_wait_cancel(&w->wait);

@@ -23,6 +23,9 @@
 /* Nango's limit is by the minute; one odd value must not stop an account. */
 #define NGX_NANGO_BLOCK_MAX      3600
 
+/* Seconds, as "low" is kept. */
+#define NGX_NANGO_LOW_MAX        60
+
 #define NGX_NANGO_LIMIT_SETS     2048
 #define NGX_NANGO_LIMIT_WAYS     8
 
@@ -109,6 +112,8 @@ static ngx_nango_account_slot_t *ngx_nango_account(ngx_str_t *account);
 static ngx_nango_environment_slot_t *ngx_nango_environment_slot(u_char *key);
 static ngx_nango_subscriber_slot_t *ngx_nango_subscriber_slot(u_char *key,
     ngx_uint_t take);
+static ngx_uint_t ngx_nango_ahead(uint64_t time, uint64_t now,
+    uint64_t longest);
 static uint32_t ngx_nango_slot_crc(ngx_nango_session_slot_t *slot);
 
 
@@ -254,6 +259,15 @@ ngx_nango_account(ngx_str_t *account)
 }
 
 
+/* Whether that is yet to come: further ahead is what a wrong clock has said. */
+
+static ngx_uint_t
+ngx_nango_ahead(uint64_t time, uint64_t now, uint64_t longest)
+{
+    return time > now && time - now <= longest;
+}
+
+
 time_t
 ngx_nango_account_blocked(ngx_str_t *account)
 {
@@ -268,13 +282,15 @@ ngx_nango_account_blocked(ngx_str_t *account)
     now = ngx_time();
     blocked = (time_t) slot->blocked;
 
-    return (blocked > now) ? blocked - now : 0;
+    return ngx_nango_ahead(blocked, now, NGX_NANGO_BLOCK_MAX) ? blocked - now
+                                                              : 0;
 }
 
 
 void
 ngx_nango_account_block(ngx_str_t *account, time_t seconds)
 {
+    time_t                     now;
     ngx_atomic_uint_t          old, until;
     ngx_nango_account_slot_t  *slot;
 
@@ -283,12 +299,13 @@ ngx_nango_account_block(ngx_str_t *account, time_t seconds)
         return;
     }
 
-    until = ngx_time() + seconds;
+    now = ngx_time();
+    until = now + seconds;
 
     do {
         old = slot->blocked;
 
-        if (old >= until) {
+        if (old >= until && ngx_nango_ahead(old, now, NGX_NANGO_BLOCK_MAX)) {
             return;
         }
 
@@ -325,7 +342,9 @@ ngx_nango_account_budget(ngx_str_t *account, ngx_uint_t limit,
 
     if (slot) {
         slot->low = (remaining < limit / 4)
-                    ? (ngx_atomic_uint_t) (ngx_time() + ngx_min(reset, 60))
+                    ? (ngx_atomic_uint_t) (ngx_time()
+                                           + ngx_min(reset,
+                                                     NGX_NANGO_LOW_MAX))
                     : 0;
     }
 }
@@ -338,7 +357,7 @@ ngx_nango_account_low(ngx_str_t *account)
 
     slot = ngx_nango_account(account);
 
-    return slot && (time_t) slot->low > ngx_time();
+    return slot && ngx_nango_ahead(slot->low, ngx_time(), NGX_NANGO_LOW_MAX);
 }
 
 
@@ -768,7 +787,8 @@ ngx_nango_session_find(u_char *key, u_char *answer, size_t *len)
 
         if (ngx_memcmp(slot->key, key, NGX_NANGO_SESSION_KEY_LEN) == 0
             && slot->len <= NGX_NANGO_SESSION_ANSWER_MAX
-            && slot->expires > ngx_nango_now()
+            && ngx_nango_ahead(slot->expires, ngx_nango_now(),
+                               NGX_NANGO_SESSION_LONGEST * 1000)
             && slot->crc == ngx_nango_slot_crc(slot))
         {
             ngx_memcpy(answer, slot->answer, slot->len);

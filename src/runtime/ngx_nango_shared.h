@@ -45,6 +45,9 @@ typedef enum {
 #define NGX_NANGO_SESSION_KEY_LEN     32
 #define NGX_NANGO_SESSION_ANSWER_MAX  952
 
+/* How long one is used again at most, in seconds. */
+#define NGX_NANGO_SESSION_LONGEST     (20 * 60)
+
 
 /*
  * Adds the zone to the configuration.  The zone's name carries the version of

@@ -6,11 +6,14 @@
 'use strict';
 
 const assert = require('node:assert');
+const fs = require('node:fs');
+const path = require('node:path');
 const nodeTest = require('node:test');
 
 const sim = require('../sim/helper');
 const { API_KEY } = require('../sim/nango');
-const { Client, ofWorkers } = require('./client');
+const { Client, ofWorkers, once } = require('./client');
+const { compile } = require('./model');
 const { create, until } = require('./nginx');
 
 const KEY = 'signing-key-of-prod';
@@ -163,3 +166,72 @@ test('one request at a time looks whether a dead Nango is back', async (t) => {
         (await codes(all, 'a')).join() === '200,200', 20000);
     assert.deepStrictEqual(nginx.lines('alert', 'crit', 'emerg'), []);
 });
+
+
+test('what was known by a clock that ran ahead is not known for long',
+    async (t) => {
+        const nango = await sim.start(t);
+        const nginx = await create(t, {
+            http: environment('a', nango.url, '')
+                  + environment('b', nango.url, 'account other;'),
+            server: location('a') + `
+    location = /again {
+        nango_owner         end_user_id $http_x_user;
+        nango_session_reuse 20m;
+        nango_session       b;
+    }
+    location = /time { return 200 $msec; }
+`,
+            workers: 1,
+        });
+        const clock = path.join(nginx.dir, 'clock');
+        const day = Buffer.alloc(8);
+
+        day.writeBigInt64LE(24n * 3600n * 1000n);
+        fs.writeFileSync(clock, day);
+
+        await nginx.start({
+            LD_PRELOAD: compile(t, 'shim_clock.c', '-shared', '-fPIC', '-ldl'),
+            NANGO_CLOCK: clock, NANGO_CLOCK_WALL: '1',
+        });
+
+        const ahead = async () => Number(
+            (await once(nginx.port, 'GET', '/time', ME)).text) * 1000
+                                  - Date.now();
+        const ask = (url) => once(nginx.port, 'POST', url, ME);
+
+        assert.ok(await ahead() > 23 * 3600 * 1000);
+
+        assert.strictEqual((await ask('/again')).status, 200);
+        assert.strictEqual((await ask('/again')).status, 200);
+        assert.strictEqual(await calls(nango, '/connect/sessions'), 1);
+
+        await nango.control('POST', 'faults', {
+            faults: [{ status: 429, retry_after: 3000, times: 1 }] });
+        assert.strictEqual((await ask('/a')).status, 429);
+        assert.strictEqual((await ask('/a')).status, 429);
+        assert.strictEqual(await calls(nango, '/connect/sessions'), 2);
+
+        /* It is put right. */
+
+        const fd = fs.openSync(clock, 'r+');
+
+        fs.writeSync(fd, Buffer.alloc(8), 0, 8, 0);
+        fs.closeSync(fd);
+
+        await until('the right time', async () => await ahead() < 60000);
+
+        assert.strictEqual((await ask('/again')).status, 200);
+        assert.strictEqual(await calls(nango, '/connect/sessions'), 3);
+        assert.strictEqual((await ask('/a')).status, 200);
+
+        /* Nor is what is known from then on thought to be older. */
+
+        await nango.control('POST', 'faults', {
+            faults: [{ status: 429, retry_after: 3000, times: 1 }] });
+        assert.strictEqual((await ask('/a')).status, 429);
+        assert.strictEqual((await ask('/a')).status, 429);
+        assert.strictEqual(await calls(nango, '/connect/sessions'), 5);
+        assert.strictEqual((await ask('/again')).status, 200);
+        assert.strictEqual(await calls(nango, '/connect/sessions'), 5);
+    });

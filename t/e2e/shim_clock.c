@@ -4,7 +4,8 @@
  * For LD_PRELOAD: clocks that somebody else may put forward.  NANGO_CLOCK
  * names a file of 8 bytes, which hold milliseconds as a number of this
  * machine; all clocks are so much ahead.  Whoever sleeps does so by the real
- * one.
+ * one.  With NANGO_CLOCK_WALL it is the wall's clock alone, which in reality
+ * too is put right at times.
  */
 
 #define _GNU_SOURCE
@@ -21,6 +22,8 @@
 
 static const volatile int64_t  *ahead;
 
+static int  wall;
+
 static int (*real_clock)(clockid_t id, struct timespec *ts);
 
 
@@ -34,6 +37,7 @@ begin(void)
     *(void **) &real_clock = dlsym(RTLD_NEXT, "clock_gettime");
 
     path = getenv("NANGO_CLOCK");
+    wall = (getenv("NANGO_CLOCK_WALL") != NULL);
 
     if (path == NULL) {
         return;
@@ -68,7 +72,8 @@ clock_gettime(clockid_t id, struct timespec *ts)
     rc = real_clock(id, ts);
 
     if (rc != 0 || ahead == NULL || id == CLOCK_PROCESS_CPUTIME_ID
-        || id == CLOCK_THREAD_CPUTIME_ID)
+        || id == CLOCK_THREAD_CPUTIME_ID
+        || (wall && id != CLOCK_REALTIME && id != CLOCK_REALTIME_COARSE))
     {
         return rc;
     }

@@ -8,6 +8,7 @@
 'use strict';
 
 const assert = require('node:assert');
+const fs = require('node:fs');
 const path = require('node:path');
 const nodeTest = require('node:test');
 const { Worker: Thread } = require('node:worker_threads');
@@ -147,6 +148,65 @@ test('a body of 75 MB is stored, of one byte more is refused', {},
     assert.deepStrictEqual((await list(nginx)).connections.length, 4);
     await until('no temporary file', () => temporary(nginx).length === 0);
     assert.strictEqual(files(nginx, 'bodies').length, 4);
+    calm(nginx);
+});
+
+
+/* Whose a body is shows at its end, and until then it may be a stranger's. */
+test('strangers do not fill the disk', {}, async (t) => {
+    const size = 1024 * 1024;
+    const nginx = await running(t, {
+        ...settings(), workers: 1,
+        http: settings().http.replace('@STORE@', '@STORE@ size=16m'),
+        server: 'location = /webhook { nango_webhook prod max_body=1m; }',
+    });
+    const held = () => files(nginx, 'temp').reduce((sum, name) => sum
+        + fs.statSync(path.join(nginx.store, 'temp', name)).size, 0);
+    const ask = (body) => once(nginx.port, post('/webhook', signed(body),
+                                                body));
+    const full = () => nginx.log().match(/too many large ones/g) || [];
+    const strangers = Array.from({ length: 8 }, () => new Wire(nginx.port));
+
+    for (const wire of strangers) {
+        wire.write('POST /webhook HTTP/1.1\r\nHost: localhost\r\n'
+                   + `X-Nango-Hmac-Sha256: ${'0'.repeat(64)}\r\n`
+                   + `Content-Length: ${size}\r\n\r\n`);
+        wire.write(Buffer.alloc(size - 1));
+    }
+
+    await until('the rest to be refused', () => full().length >= 6);
+    assert.ok(held() <= 2 * size, `${held()} bytes`);
+
+    /* Small ones need no file; large ones Nango sends again. */
+
+    assert.strictEqual((await ask(sized(1000, 'c-small'))).status, 200);
+    assert.strictEqual((await ask(sized(size, 'c-large'))).status, 503);
+
+    for (const wire of strangers) {
+        wire.write('x');
+    }
+
+    const codes = await Promise.all(strangers.map(async (wire) =>
+        (await wire.answer()).status));
+
+    /* They share it: that of two may be all that there is of either. */
+
+    assert.ok(codes.every((code) => code === 401 || code === 503));
+    assert.ok(codes.filter((code) => code === 401).length <= 2, `${codes}`);
+
+    strangers.forEach((wire) => wire.close());
+    await until('room', async () =>
+        (await ask(sized(size, 'c-large'))).status === 200);
+    await until('no temporary file', () => temporary(nginx).length === 0);
+
+    /* All of it is there again. */
+
+    for (let i = 0; i < 5; i++) {
+        const body = sized(size, `c-${i}`);
+
+        assert.strictEqual((await ask(body)).status, 200);
+    }
+
     calm(nginx);
 });
 
