@@ -205,19 +205,27 @@ my $euro = "\x{e2}\x{82}\x{ac}";
 
 
 
-=== TEST 7: a 404 that does not say so deletes nothing
+=== TEST 7: nothing but a 404 that says so deletes anything
 --- init
 ::nango('c-1' => '{"end_user_id":"42"}');
-NangoTest::sim('faults', '{"faults":[{"method":"GET",'
-    . '"path":"/connections/c-1","status":404,"body":"<html>not found</html>",'
-    . '"headers":["Content-Type","text/html"]}]}')
+NangoTest::sim('faults', '{"faults":['
+    . join(',', map { '{"method":"GET","path":"/connections/c-1","times":1,'
+                      . $_ . '}' }
+           '"status":404,"body":"<html>not found</html>",'
+           . '"headers":["Content-Type","text/html"]',
+           map { qq("status":$_->[0],"body":"{\\"error\\":{\\"code\\":)
+                 . qq(\\"$_->[1]\\"}}",)
+                 . '"headers":["Content-Type","application/json"]' }
+           [500, 'not_found'], [404, 'unknown'],
+           [400, 'unknown_provider_config'])
+    . ']}')
 --- config eval: $::Config
 --- request eval
-::given(\@::One, ::by_id('github', 'c-1'), $::List)
---- more_headers eval: ::headers($::Json, 'X-User: 42')
---- error_code eval: ::codes(502, 200)
+::given(\@::One, (::by_id('github', 'c-1')) x 4, $::List)
+--- more_headers eval: ::headers(($::Json) x 4, 'X-User: 42')
+--- error_code eval: ::codes((502) x 4, 200)
 --- response_body_like eval
-::bodies('"nango_error"', '"status":"valid".*"sequence":1,')
+::bodies(('"nango_error"') x 4, '"status":"valid".*"sequence":1,')
 
 
 
