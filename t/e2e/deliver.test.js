@@ -155,6 +155,31 @@ test('a backend that was away gets everything', async (t) => {
 });
 
 
+/* Then all that it is owed has rows, and nothing else is left to try it with. */
+
+test('a backend that has failed everybody gets everything', async (t) => {
+    let fail = true;
+    const backend = await Backend.create(t, { answer: () => (fail ? 500
+                                                             : 200) });
+    const nginx = await create(t, config(`deliver app ${backend.url};`));
+
+    await nginx.start();
+
+    /* So many are thought to be all. */
+
+    for (let i = 0; i < 10; i++) {
+        await post(nginx, sync(`c-${i}`));
+    }
+
+    await until('it to be noticed', () => nginx.lines('error').some(
+        (line) => /does not take events/.test(line)));
+    fail = false;
+    await until('all', () => backend.accepted.length === 10, 30000);
+    assert.strictEqual(new Set(backend.accepted).size, 10);
+    assert.ok(await nginx.stop());
+});
+
+
 /* A sanitizer has to be the first that is loaded. */
 
 const PRELOAD = { skip: process.env.ASAN_OPTIONS && 'nothing is preloaded' };
