@@ -74,18 +74,27 @@ test('a body that is a file, and to a unix socket', async (t) => {
         socket: path.join(nginx.dir, 'app.sock') });
 
     nginx.configure(config(`deliver app ${backend.url};
-        deliver local ${local.url} "header=X-Token:data:abc def";`));
+        deliver local ${local.url} "header=X-Token:data:abc def"
+                header=X-GitHub-Event:data:own;`));
     await nginx.start();
 
     const body = sync('c-1', { padding: 'x'.repeat(3 * 1024 * 1024) });
 
-    await post(nginx, body);
+    await post(nginx, body, { 'X-GitHub-Event': 'push' });
     await until('it', () => backend.accepted.length === 1
                             && local.accepted.length === 1);
 
     assert.ok(backend.got[0].body.equals(Buffer.from(body)));
     assert.ok(local.got[0].body.equals(Buffer.from(body)));
     assert.strictEqual(local.got[0].headers['x-token'], 'abc def');
+
+    /* Instead of what came, not beside it. */
+
+    const lines = local.got[0].raw.join('\n');
+
+    assert.deepStrictEqual(lines.match(/^x-github-event\n.*/gim),
+                           ['X-GitHub-Event\nown']);
+    assert.strictEqual(backend.got[0].headers['x-github-event'], 'push');
     assert.strictEqual(backend.got[0].headers['x-token'], undefined);
     assert.strictEqual(backend.got[0].headers.expect, undefined);
     assert.ok(await nginx.stop());
