@@ -27,12 +27,13 @@ test('an event arrives as it came', async (t) => {
     const body = Buffer.from('{"type":"forward","from":"github",\n "n": 1e400,'
         + '"providerConfigKey":"github","connectionId":"c-1","p":"\\ud800"}');
 
-    await post(nginx, first);
+    await post(nginx, first, { Accept: '' });
     const sequence = await post(nginx, body, {
         'X-Nango-Signature': 'abc', 'User-Agent': 'nango/1',
         'X-GitHub-Event': 'push', 'X-Empty': '', Cookie: 'secret=1',
         Authorization: 'Bearer x', 'X-Nango-Edge-Owner': 'end_user_id=eve',
-        'X-Nango-Edge-Sequence': '99',
+        'X-Nango-Edge-Sequence': '99', 'Accept-Encoding': 'x-none',
+        Accept: 'text/x-own', 'Proxy-Connection': 'close',
     });
 
     await until('both', () => backend.accepted.length === 2);
@@ -45,7 +46,10 @@ test('an event arrives as it came', async (t) => {
     assert.strictEqual(one.sequence, sequence);
 
     const { headers } = one;
+    const names = one.raw.filter((_, i) => i % 2 === 0)
+        .map((name) => name.toLowerCase()).sort();
 
+    assert.deepStrictEqual(names, [...new Set(names)]);
     assert.strictEqual(headers['content-type'], 'application/json');
     assert.strictEqual(headers['content-length'], String(body.length));
     assert.strictEqual(headers['x-nango-hmac-sha256'], hmac(body, KEY));
@@ -53,6 +57,10 @@ test('an event arrives as it came', async (t) => {
     assert.strictEqual(headers['user-agent'], 'nango/1');
     assert.strictEqual(headers['x-github-event'], 'push');
     assert.strictEqual(headers['x-empty'], '');
+    assert.strictEqual(headers.accept, 'text/x-own');
+    assert.strictEqual(backend.got[0].headers.accept, '');
+    assert.strictEqual(headers['accept-encoding'], undefined);
+    assert.strictEqual(headers['proxy-connection'], undefined);
     assert.strictEqual(headers.cookie, undefined);
     assert.strictEqual(headers.authorization, undefined);
     assert.strictEqual(headers['x-nango-edge-attempt'], '1');
