@@ -12,8 +12,9 @@ const { test } = require('node:test');
 
 const { Backend } = require('./backend');
 const { hmac } = require('./client');
-const { assertOrder, config, creation, KEY, post, sync } = require('./deliver');
-const { compile } = require('./model');
+const { assertOrder, config, creation, KEY, ledgers, post, settled, sync }
+    = require('./deliver');
+const { compile, reader } = require('./model');
 const { create, sleep, until } = require('./nginx');
 
 
@@ -168,6 +169,33 @@ test('a backend that was away gets everything', async (t) => {
     await until('one more', () => backend.accepted.length >= 302);
     await sleep(500);
     assert.strictEqual(backend.accepted.length, 302);
+    assert.ok(await nginx.stop());
+});
+
+
+/* It has a row meanwhile, which is not to be taken for one that waits. */
+
+test('a delivery that takes its time is made once', async (t) => {
+    const read = reader(t);
+    let take;
+    const taken = new Promise((resolve) => { take = () => resolve(200); });
+    const backend = await Backend.create(t, { answer: () => taken });
+    const nginx = await create(t, config(`deliver app ${backend.url};`));
+
+    await nginx.start();
+
+    for (let i = 0; i < 5; i++) {
+        await post(nginx, sync(`c-${i}`));
+    }
+
+    await until('rows', () => ledgers(read, nginx).app.rows === 5);
+    await sleep(300);
+    take();
+
+    const { app } = await settled(read, nginx);
+
+    assert.strictEqual(app.delivered, 5);
+    assert.strictEqual(backend.got.length, 5);
     assert.ok(await nginx.stop());
 });
 
