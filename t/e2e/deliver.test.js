@@ -28,13 +28,12 @@ test('an event arrives as it came', async (t) => {
     const body = Buffer.from('{"type":"forward","from":"github",\n "n": 1e400,'
         + '"providerConfigKey":"github","connectionId":"c-1","p":"\\ud800"}');
 
-    await post(nginx, first, { Accept: '' });
+    await post(nginx, first);
     const sequence = await post(nginx, body, {
         'X-Nango-Signature': 'abc', 'User-Agent': 'nango/1',
         'X-GitHub-Event': 'push', 'X-Empty': '', Cookie: 'secret=1',
         Authorization: 'Bearer x', 'X-Nango-Edge-Owner': 'end_user_id=eve',
-        'X-Nango-Edge-Sequence': '99', 'Accept-Encoding': 'x-none',
-        Accept: 'text/x-own', 'Proxy-Connection': 'close',
+        'X-Nango-Edge-Sequence': '99',
     });
 
     await until('both', () => backend.accepted.length === 2);
@@ -47,10 +46,7 @@ test('an event arrives as it came', async (t) => {
     assert.strictEqual(one.sequence, sequence);
 
     const { headers } = one;
-    const names = one.raw.filter((_, i) => i % 2 === 0)
-        .map((name) => name.toLowerCase()).sort();
 
-    assert.deepStrictEqual(names, [...new Set(names)]);
     assert.strictEqual(headers['content-type'], 'application/json');
     assert.strictEqual(headers['content-length'], String(body.length));
     assert.strictEqual(headers['x-nango-hmac-sha256'], hmac(body, KEY));
@@ -58,10 +54,6 @@ test('an event arrives as it came', async (t) => {
     assert.strictEqual(headers['user-agent'], 'nango/1');
     assert.strictEqual(headers['x-github-event'], 'push');
     assert.strictEqual(headers['x-empty'], '');
-    assert.strictEqual(headers.accept, 'text/x-own');
-    assert.strictEqual(backend.got[0].headers.accept, '');
-    assert.strictEqual(headers['accept-encoding'], undefined);
-    assert.strictEqual(headers['proxy-connection'], undefined);
     assert.strictEqual(headers.cookie, undefined);
     assert.strictEqual(headers.authorization, undefined);
     assert.strictEqual(headers['x-nango-edge-attempt'], '1');
@@ -73,6 +65,35 @@ test('an event arrives as it came', async (t) => {
                  /^20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/);
     assert.ok(await nginx.stop());
     assert.deepStrictEqual(nginx.lines('emerg', 'alert', 'crit', 'error'), []);
+});
+
+
+test('no header comes twice', async (t) => {
+    const backend = await Backend.create(t);
+    const nginx = await create(t, config(`deliver app ${backend.url};`));
+
+    await nginx.start();
+
+    for (const accept of ['text/x-own', '']) {
+        await post(nginx, sync('c-1'), {
+            Accept: accept, 'Accept-Encoding': 'x-none',
+            'Proxy-Connection': 'close', 'User-Agent': 'nango/1' });
+    }
+
+    await until('both', () => backend.accepted.length === 2);
+
+    backend.got.forEach(({ raw, headers }, i) => {
+        const names = raw.filter((_, k) => k % 2 === 0)
+            .map((name) => name.toLowerCase());
+
+        assert.deepStrictEqual(names, [...new Set(names)]);
+        assert.strictEqual(headers.accept, ['text/x-own', ''][i]);
+        assert.strictEqual(headers['user-agent'], 'nango/1');
+        assert.strictEqual(headers['accept-encoding'], undefined);
+        assert.strictEqual(headers['proxy-connection'], undefined);
+    });
+
+    assert.ok(await nginx.stop());
 });
 
 
