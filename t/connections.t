@@ -176,7 +176,20 @@ my $id = ::id('prod', 'github', 'c-1');
 
 
 
-=== TEST 9: nobody
+=== TEST 9: by its id too all owners must match
+--- config eval: $::Config
+--- request eval
+::ask(map { 'GET /both?id=' . ::id('prod', 'github', $_) }
+          'c-1', 'c-1', 'c-3', 'c-3')
+--- more_headers eval
+::as(map { "X-User: $_->[0]\nX-Org: $_->[1]" }
+         [42, 'acme'], [42, 'other'], [42, 'acme'], [43, 'acme'])
+--- error_code eval
+[(200) x 4, 404, 404, 200]
+
+
+
+=== TEST 10: nobody
 --- config eval: $::Config
 --- request
 GET /connections
@@ -186,7 +199,7 @@ X-Nango-Error: owner_required
 
 
 
-=== TEST 10: other methods
+=== TEST 11: other methods
 --- config eval: $::Config
 --- request
 PUT /connections
@@ -198,7 +211,7 @@ Allow: GET, HEAD, POST, DELETE
 
 
 
-=== TEST 11: HEAD
+=== TEST 12: HEAD
 --- config eval: $::Config
 --- request
 HEAD /connections
@@ -209,7 +222,7 @@ X-User: 42
 
 
 
-=== TEST 12: another environment's connections are not seen
+=== TEST 13: another environment's connections are not seen
 --- http_config eval
 qq{
     nango_store nango_cache;
@@ -235,7 +248,7 @@ qq{
 
 
 
-=== TEST 13: owners that are written like others
+=== TEST 14: owners that are written like others
 --- config eval: $::Config
 --- request eval
 ::ask('GET /connections', 'GET /connections', 'GET /connections',
@@ -247,7 +260,7 @@ qq{
 
 
 
-=== TEST 14: a deleted one is gone, and the replay of its creation is ignored
+=== TEST 15: a deleted one is gone, and the replay of its creation is ignored
 --- config eval: $::Config
 --- request eval
 $::gone = event('deletion', 'true', 'c-1', end_user_id => '42');
@@ -261,7 +274,7 @@ $::again = event('override', 'true', 'c-1', end_user_id => '42');
 
 
 
-=== TEST 15: inside limit_except and if
+=== TEST 16: inside limit_except and if
 --- config
     location = /webhook { nango_webhook; }
     location = /except {

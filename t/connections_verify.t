@@ -205,19 +205,27 @@ my $euro = "\x{e2}\x{82}\x{ac}";
 
 
 
-=== TEST 7: a 404 that does not say so deletes nothing
+=== TEST 7: nothing but a 404 that says so deletes anything
 --- init
 ::nango('c-1' => '{"end_user_id":"42"}');
-NangoTest::sim('faults', '{"faults":[{"method":"GET",'
-    . '"path":"/connections/c-1","status":404,"body":"<html>not found</html>",'
-    . '"headers":["Content-Type","text/html"]}]}')
+NangoTest::sim('faults', '{"faults":['
+    . join(',', map { '{"method":"GET","path":"/connections/c-1","times":1,'
+                      . $_ . '}' }
+           '"status":404,"body":"<html>not found</html>",'
+           . '"headers":["Content-Type","text/html"]',
+           map { qq("status":$_->[0],"body":"{\\"error\\":{\\"code\\":)
+                 . qq(\\"$_->[1]\\"}}",)
+                 . '"headers":["Content-Type","application/json"]' }
+           [500, 'not_found'], [404, 'unknown'],
+           [400, 'unknown_provider_config'])
+    . ']}')
 --- config eval: $::Config
 --- request eval
-::given(\@::One, ::by_id('github', 'c-1'), $::List)
---- more_headers eval: ::headers($::Json, 'X-User: 42')
---- error_code eval: ::codes(502, 200)
+::given(\@::One, (::by_id('github', 'c-1')) x 4, $::List)
+--- more_headers eval: ::headers(($::Json) x 4, 'X-User: 42')
+--- error_code eval: ::codes((502) x 4, 200)
 --- response_body_like eval
-::bodies('"nango_error"', '"status":"valid".*"sequence":1,')
+::bodies(('"nango_error"') x 4, '"status":"valid".*"sequence":1,')
 
 
 
@@ -233,7 +241,19 @@ NangoTest::sim('faults', '{"faults":[{"method":"GET",'
 
 
 
-=== TEST 9: by the tags of the older form as well
+=== TEST 9: adopted, broken, and well again as it was adopted
+--- config eval: $::Config
+--- request eval
+[::check('c-1'), webhook($::Broken[1]), $::List, ::check('c-1'), $::List]
+--- more_headers eval
+[$::Json, signature($::Broken[1]), 'X-User: 42', $::Json, 'X-User: 42']
+--- response_body_like eval
+['"status":"valid"', '"ack":true', '"status":"invalid"', '"status":"valid"',
+ '"status":"valid".*"sequence":3,']
+
+
+
+=== TEST 10: by the tags of the older form as well
 --- init
 NangoTest::sim('reset');
 NangoTest::sim('state', '{"connections":[{"integration":"github",'
@@ -253,7 +273,7 @@ NangoTest::sim('state', '{"connections":[{"integration":"github",'
 
 
 
-=== TEST 10: somebody else's there: not there, and nothing is recorded
+=== TEST 11: somebody else's there: not there, and nothing is recorded
 --- init
 ::nango('c-1' => '{"end_user_id":"43"}', 'c-2' => '{}',
         'c-3' => '{"end_user_id":"42x"}', 'c-4' => '{"organization_id":"42"}',
@@ -270,7 +290,7 @@ NangoTest::sim('state', '{"connections":[{"integration":"github",'
 
 
 
-=== TEST 11: somebody else's here as well, with whatever Nango says
+=== TEST 12: somebody else's here as well, with whatever Nango says
 --- init
 ::nango('c-1' => '{"end_user_id":"42"}', 'c-2' => '{"end_user_id":"42"}');
 NangoTest::sim('refresh-fail', '{"integration":"github",'
@@ -288,7 +308,7 @@ NangoTest::sim('refresh-fail', '{"integration":"github",'
 
 
 
-=== TEST 12: an integration that Nango does not know
+=== TEST 13: an integration that Nango does not know
 --- config eval: $::Config
 --- request eval
 [::check('c-1', 'none'), ::check('c-1', 'slack')]
@@ -301,7 +321,7 @@ NangoTest::sim('refresh-fail', '{"integration":"github",'
 
 
 
-=== TEST 13: the tags were wiped there: they stay here
+=== TEST 14: the tags were wiped there: they stay here
 --- init
 ::nango('c-1' => '{}')
 --- config eval: $::Config
@@ -314,7 +334,7 @@ NangoTest::sim('refresh-fail', '{"integration":"github",'
 
 
 
-=== TEST 14: it is somebody else's now: theirs it becomes
+=== TEST 15: it is somebody else's now: theirs it becomes
 --- init
 ::nango('c-1' => '{"end_user_id":"43","plan":"pro"}')
 --- config eval: $::Config
@@ -328,7 +348,7 @@ NangoTest::sim('refresh-fail', '{"integration":"github",'
 
 
 
-=== TEST 15: deleted here, alive and the caller's there: back again
+=== TEST 16: deleted here, alive and the caller's there: back again
 --- config eval: $::Config
 --- request eval
 ::given([@::One, ::event('deletion', 'true', 'c-1')], $::List,
@@ -341,7 +361,7 @@ NangoTest::sim('refresh-fail', '{"integration":"github",'
 
 
 
-=== TEST 16: adopted by one who is not the one who had it
+=== TEST 17: adopted by one who is not the one who had it
 --- init
 ::nango('c-1' => '{"end_user_id":"43"}')
 --- config eval: $::Config
@@ -356,7 +376,7 @@ NangoTest::sim('refresh-fail', '{"integration":"github",'
 
 
 
-=== TEST 17: replies about something else are none
+=== TEST 18: replies about something else are none
 --- init
 ::nango('c-1' => '{"end_user_id":"42"}');
 NangoTest::sim('faults', '{"faults":['
@@ -386,7 +406,7 @@ NangoTest::sim('faults', '{"faults":['
 
 
 
-=== TEST 18: a good reply of another type is none either
+=== TEST 19: a good reply of another type is none either
 --- init
 ::nango('c-1' => '{"end_user_id":"42"}');
 NangoTest::sim('faults', '{"faults":[{"method":"GET",'
@@ -399,7 +419,7 @@ NangoTest::sim('faults', '{"faults":[{"method":"GET",'
 
 
 
-=== TEST 19: Nango says that it has to be authorised again
+=== TEST 20: Nango says that it has to be authorised again
 --- init
 NangoTest::sim('reset');
 NangoTest::sim('state', '{"connections":[{"integration":"github",'
@@ -414,7 +434,7 @@ NangoTest::sim('state', '{"connections":[{"integration":"github",'
 
 
 
-=== TEST 20: also of one that is adopted
+=== TEST 21: also of one that is adopted
 --- init
 NangoTest::sim('reset');
 NangoTest::sim('state', '{"connections":[{"integration":"github",'
@@ -430,7 +450,7 @@ NangoTest::sim('state', '{"connections":[{"integration":"github",'
 
 
 
-=== TEST 21: Nango is slow, over its limit, failing, cut short
+=== TEST 22: Nango is slow, over its limit, failing, cut short
 --- init
 ::nango('c-1' => '{"end_user_id":"42"}');
 NangoTest::sim('faults', '{"faults":['
@@ -465,7 +485,7 @@ qq{
 
 
 
-=== TEST 22: Nango is down
+=== TEST 23: Nango is down
 --- http_config eval
 qq{
     nango_store nango_cache;
@@ -488,7 +508,7 @@ qq{
 
 
 
-=== TEST 23: ids that would be other paths are not asked for
+=== TEST 24: ids that would be other paths are not asked for
 --- config eval: $::Config
 --- request eval
 ::given([map { ::event('creation', 'true', $_, end_user_id => '42') } '.', '..'],
@@ -500,7 +520,7 @@ qq{
 
 
 
-=== TEST 24: ids with whatever is in them stay one part of the path
+=== TEST 25: ids with whatever is in them stay one part of the path
 --- init
 NangoTest::sim('reset');
 NangoTest::sim('state', '{"integrations":[{"id":"a b:c","provider":"github",'
@@ -526,7 +546,7 @@ NangoTest::sim('state', '{"integrations":[{"id":"a b:c","provider":"github",'
 
 
 
-=== TEST 25: 255 characters, and not one more
+=== TEST 26: 255 characters, and not one more
 --- init
 ::nango('x' x 255 => '{"end_user_id":"42"}')
 --- config eval: $::Config
@@ -543,7 +563,7 @@ NangoTest::sim('state', '{"integrations":[{"id":"a b:c","provider":"github",'
 
 
 
-=== TEST 26: bodies that are none
+=== TEST 27: bodies that are none
 --- config eval: $::Config
 --- request eval
 [map { "POST /connections\n$_" } '', '{}', '{"integration":"github"}',
@@ -561,7 +581,7 @@ NangoTest::sim('state', '{"integrations":[{"id":"a b:c","provider":"github",'
 
 
 
-=== TEST 27: nobody
+=== TEST 28: nobody
 --- config eval: $::Config
 --- request eval: ::check('c-1')
 --- more_headers
@@ -570,7 +590,7 @@ Content-Type: application/json
 
 
 
-=== TEST 28: without a key Nango cannot be asked
+=== TEST 29: without a key Nango cannot be asked
 --- http_config eval
 qq{
     nango_store nango_cache;
@@ -588,7 +608,7 @@ environment "prod" has no api_key
 
 
 
-=== TEST 29: without a signing key nothing is signed, and all of it works
+=== TEST 30: without a signing key nothing is signed, and all of it works
 --- http_config eval
 qq{
     nango_store nango_cache;
@@ -616,7 +636,7 @@ qq{
 
 
 
-=== TEST 30: again and again within the time of repeats
+=== TEST 31: again and again within the time of repeats
 --- config eval: $::Config
 --- request eval
 ::given(\@::One, (::by_id('github', 'c-1')) x 5, $::List)
@@ -626,7 +646,7 @@ qq{
 
 
 
-=== TEST 31: what Nango's answer holds besides stays where it is
+=== TEST 32: what Nango's answer holds besides stays where it is
 --- init
 ::nango('c-1' => '{"end_user_id":"42"}')
 --- config eval: $::Config

@@ -21,6 +21,18 @@ our $Config = <<'CONF';
         nango_events;
     }
 
+    location = /id {
+        nango_owner  end_user_id $http_x_user;
+        nango_expose connection_id;
+        nango_events;
+    }
+
+    location = /tags {
+        nango_owner  end_user_id $http_x_user;
+        nango_expose tags;
+        nango_events;
+    }
+
     location = /both {
         nango_owner end_user_id     $http_x_user;
         nango_owner organization_id $http_x_org;
@@ -254,7 +266,18 @@ my $b = '{"connectionId":"c-1","type":"sync","providerConfigKey":"github","x":"'
 
 
 
-=== TEST 13: small bodies come alone as well, to those who may see all of them
+=== TEST 13: nobody's body is another's, nor shown where half of it is hidden
+--- config eval: $::Config
+--- request eval
+::ask('GET /exposed?body=1', 'GET /id?body=1', 'GET /tags?body=1')
+--- more_headers eval
+::as('X-User: 43', ('X-User: 42') x 2)
+--- error_code eval
+[(200) x 3, 404, 403, 403]
+
+
+
+=== TEST 14: small bodies come alone as well, to those who may see all of them
 --- config eval: $::Config
 --- request eval
 ::ask('GET /exposed?body=2', 'GET /exposed?body=3', 'GET /exposed?body=9',
@@ -271,7 +294,7 @@ my $b = '{"connectionId":"c-1","type":"sync","providerConfigKey":"github","x":"'
 
 
 
-=== TEST 14: nobody
+=== TEST 15: nobody
 --- config eval: $::Config
 --- request
 GET /events
@@ -282,7 +305,7 @@ X-Nango-Error: owner_required
 
 
 
-=== TEST 15: other methods
+=== TEST 16: other methods
 --- config eval: $::Config
 --- request eval
 ['POST /events', 'DELETE /all', 'PUT /all']
@@ -295,7 +318,7 @@ X-User: 42
 
 
 
-=== TEST 16: HEAD
+=== TEST 17: HEAD
 --- config eval: $::Config
 --- request
 HEAD /events
@@ -307,7 +330,7 @@ Content-Length: [1-9]\d+
 
 
 
-=== TEST 17: numbers that are none, or out of range
+=== TEST 18: numbers that are none, or out of range
 --- config eval: $::Config
 --- request eval
 [map { "GET /events?$_" } qw(limit=0 limit=1001 limit=x limit= after=-1
@@ -321,7 +344,7 @@ X-User: 42
 
 
 
-=== TEST 18: what is not known is passed over, as in other queries
+=== TEST 19: what is not known is passed over, as in other queries
 --- config eval: $::Config
 --- request
 GET /events?colour=red
@@ -332,7 +355,7 @@ X-User: 42
 
 
 
-=== TEST 19: another log, by its id and by a sequence it never had
+=== TEST 20: another log, by its id and by a sequence it never had
 --- config eval: $::Config
 --- request eval
 ::ask('GET /events?after=1&log=00112233445566778899aabbccddeeff',
@@ -347,7 +370,7 @@ X-User: 42
 
 
 
-=== TEST 20: another environment's events are not seen
+=== TEST 21: another environment's events are not seen
 --- http_config eval
 qq{
     nango_store nango_cache;
@@ -373,7 +396,7 @@ qq{
 
 
 
-=== TEST 21: whose the connection is now, and a deleted one's
+=== TEST 22: whose the connection is now, and a deleted one's
 --- config eval: $::Config
 --- request eval
 my @e = (::event('creation', 'true', 'c-1', end_user_id => '42'),
@@ -391,7 +414,7 @@ my @e = (::event('creation', 'true', 'c-1', end_user_id => '42'),
 
 
 
-=== TEST 22: a wait that is over
+=== TEST 23: a wait that is over
 --- config eval: $::Config
 --- request
 GET /events?wait=1
@@ -401,7 +424,7 @@ X-User: 42
 
 
 
-=== TEST 23: inside limit_except and if
+=== TEST 24: inside limit_except and if
 --- config
     location = /events {
         nango_owner end_user_id $http_x_user;
@@ -418,7 +441,7 @@ X-User: 42
 
 
 
-=== TEST 24: not for pages of other sites
+=== TEST 25: not for pages of other sites
 --- config eval: $::Config
 --- request
 GET /events
@@ -432,7 +455,7 @@ X-Nango-Error: origin_not_allowed
 
 
 
-=== TEST 25: a stream that cannot go on is refused before it begins
+=== TEST 26: a stream that cannot go on is refused before it begins
 --- config eval: $::Config
 --- request eval
 ['GET /events', 'GET /events?log=00', 'GET /events', 'HEAD /events']

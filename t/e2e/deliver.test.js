@@ -12,8 +12,9 @@ const { test } = require('node:test');
 
 const { Backend } = require('./backend');
 const { hmac } = require('./client');
-const { assertOrder, config, creation, KEY, post, sync } = require('./deliver');
-const { compile } = require('./model');
+const { assertOrder, config, creation, KEY, ledgers, post, settled, sync }
+    = require('./deliver');
+const { compile, reader } = require('./model');
 const { create, sleep, until } = require('./nginx');
 
 
@@ -77,6 +78,35 @@ test('an event arrives as it came', async (t) => {
 });
 
 
+test('no header comes twice', async (t) => {
+    const backend = await Backend.create(t);
+    const nginx = await create(t, config(`deliver app ${backend.url};`));
+
+    await nginx.start();
+
+    for (const accept of ['text/x-own', '']) {
+        await post(nginx, sync('c-1'), {
+            Accept: accept, 'Accept-Encoding': 'x-none',
+            'Proxy-Connection': 'close', 'User-Agent': 'nango/1' });
+    }
+
+    await until('both', () => backend.accepted.length === 2);
+
+    backend.got.forEach(({ raw, headers }, i) => {
+        const names = raw.filter((_, k) => k % 2 === 0)
+            .map((name) => name.toLowerCase());
+
+        assert.deepStrictEqual(names, [...new Set(names)]);
+        assert.strictEqual(headers.accept, ['text/x-own', ''][i]);
+        assert.strictEqual(headers['user-agent'], 'nango/1');
+        assert.strictEqual(headers['accept-encoding'], undefined);
+        assert.strictEqual(headers['proxy-connection'], undefined);
+    });
+
+    assert.ok(await nginx.stop());
+});
+
+
 test('a body that is a file, and to a unix socket', async (t) => {
     const backend = await Backend.create(t);
     const nginx = await create(t, config(''));
@@ -84,18 +114,27 @@ test('a body that is a file, and to a unix socket', async (t) => {
         socket: path.join(nginx.dir, 'app.sock') });
 
     nginx.configure(config(`deliver app ${backend.url};
-        deliver local ${local.url} "header=X-Token:data:abc def";`));
+        deliver local ${local.url} "header=X-Token:data:abc def"
+                header=X-GitHub-Event:data:own;`));
     await nginx.start();
 
     const body = sync('c-1', { padding: 'x'.repeat(3 * 1024 * 1024) });
 
-    await post(nginx, body);
+    await post(nginx, body, { 'X-GitHub-Event': 'push' });
     await until('it', () => backend.accepted.length === 1
                             && local.accepted.length === 1);
 
     assert.ok(backend.got[0].body.equals(Buffer.from(body)));
     assert.ok(local.got[0].body.equals(Buffer.from(body)));
     assert.strictEqual(local.got[0].headers['x-token'], 'abc def');
+
+    /* Instead of what came, not beside it. */
+
+    const lines = local.got[0].raw.join('\n');
+
+    assert.deepStrictEqual(lines.match(/^x-github-event\n.*/gim),
+                           ['X-GitHub-Event\nown']);
+    assert.strictEqual(backend.got[0].headers['x-github-event'], 'push');
     assert.strictEqual(backend.got[0].headers['x-token'], undefined);
     assert.strictEqual(backend.got[0].headers.expect, undefined);
     assert.ok(await nginx.stop());
@@ -161,6 +200,58 @@ test('a backend that was away gets everything', async (t) => {
     await until('one more', () => backend.accepted.length >= 302);
     await sleep(500);
     assert.strictEqual(backend.accepted.length, 302);
+    assert.ok(await nginx.stop());
+});
+
+
+/* It has a row meanwhile, which is not to be taken for one that waits. */
+
+test('a delivery that takes its time is made once', async (t) => {
+    const read = reader(t);
+    let take;
+    const taken = new Promise((resolve) => { take = () => resolve(200); });
+    const backend = await Backend.create(t, { answer: () => taken });
+    const nginx = await create(t, config(`deliver app ${backend.url};`));
+
+    await nginx.start();
+
+    for (let i = 0; i < 5; i++) {
+        await post(nginx, sync(`c-${i}`));
+    }
+
+    await until('rows', () => ledgers(read, nginx).app.rows === 5);
+    await sleep(300);
+    take();
+
+    const { app } = await settled(read, nginx);
+
+    assert.strictEqual(app.delivered, 5);
+    assert.strictEqual(backend.got.length, 5);
+    assert.ok(await nginx.stop());
+});
+
+
+/* Then all that it is owed has rows, and nothing else is left to try it with. */
+
+test('a backend that has failed everybody gets everything', async (t) => {
+    let fail = true;
+    const backend = await Backend.create(t, { answer: () => (fail ? 500
+                                                             : 200) });
+    const nginx = await create(t, config(`deliver app ${backend.url};`));
+
+    await nginx.start();
+
+    /* So many are thought to be all. */
+
+    for (let i = 0; i < 10; i++) {
+        await post(nginx, sync(`c-${i}`));
+    }
+
+    await until('it to be noticed', () => nginx.lines('error').some(
+        (line) => /does not take events/.test(line)));
+    fail = false;
+    await until('all', () => backend.accepted.length === 10, 30000);
+    assert.strictEqual(new Set(backend.accepted).size, 10);
     assert.ok(await nginx.stop());
 });
 

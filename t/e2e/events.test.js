@@ -341,6 +341,41 @@ test('streams of two environments, and the same owner in both', async (t) => {
 });
 
 
+/* Who is cut off there has seen nothing yet. */
+
+test('a stream begins with where it was told to', async (t) => {
+    const nginx = await running(t);
+
+    for (let i = 0; i < 3; i++) {
+        await webhook(nginx, auth(`c${i}`, { end_user_id: 'u1' }));
+    }
+
+    await get(nginx, '/events', user(1));
+
+    const text = await new Promise((resolve, reject) => {
+        let seen = '';
+        const request = http.get({ host: '127.0.0.1', port: nginx.port,
+            path: '/events?after=1', agent: false,
+            headers: { Accept: 'text/event-stream', ...user(1) } }, (res) => {
+            res.setEncoding('utf8');
+            res.on('error', () => {});
+            res.on('data', (data) => {
+                seen += data;
+
+                if (seen.includes('\n\n')) {
+                    request.destroy();
+                    resolve(seen);
+                }
+            });
+        });
+
+        request.on('error', reject);
+    });
+
+    assert.match(text, /^id: [0-9a-f]{32}:1\nretry: \d+\n\n/);
+});
+
+
 test('who comes again with an id misses nothing, whatever it has seen',
      async (t) => {
     const nginx = await running(t);

@@ -444,6 +444,7 @@ test('dead events are listed, delivered again, and forgotten',
     /* In pages. */
 
     const seen = [];
+    const pages = [];
     let after = 0;
 
     do {
@@ -453,8 +454,11 @@ test('dead events are listed, delivered again, and forgotten',
 
         assert.strictEqual(code, 200);
         seen.push(...json.dead);
+        pages.push(json.dead.length);
         after = json.next;
     } while (after);
+
+    assert.deepStrictEqual(pages, [5, 5, 2]);
 
     assert.deepStrictEqual(seen.map((row) => row.sequence),
                            Array.from({ length: 12 }, (_, i) => i + 1));
