@@ -938,7 +938,9 @@ ngx_nango_courier_serve(nango_store_t *store, int *ms, nango_error_t *err)
         {
             rc = ngx_nango_desk_rows(store, desk, rows, now, err);
 
-            if (rc != NANGO_OK) {
+            /* Without memory it has come to its end. */
+
+            if (rc != NANGO_OK || cr->reader == NULL) {
                 return rc;
             }
         }

@@ -85,6 +85,8 @@ const WAYS = {
     },
 };
 
+const STREAM = { Accept: 'text/event-stream' };
+
 let number = 0;
 
 function fresh(size, user) {
@@ -175,6 +177,46 @@ const STAGES = {
         rest: 150, pause: true,
         send: () => get('/connections?limit=1000', { 'X-User': 'many' }),
     },
+    'while it waits for a change': {
+        rest: 150,
+        send: (last) => get(`/connections?since=${last}&wait=50`,
+                            { 'X-User': '42' }),
+    },
+    'while it waits for an event': {
+        rest: 150,
+        send: () => get('/events?wait=50', { 'X-User': 'nobody' }),
+    },
+    'while it reads events': {
+        send: () => get('/all?after=0&limit=1000'),
+    },
+    'in a page of events': {
+        rest: 150, pause: true,
+        send: () => get('/all?after=0&limit=1000'),
+    },
+    'in an event\'s body that is a file': {
+        rest: 150, pause: true,
+        send: () => get('/all?body=61'),
+    },
+    'while a stream begins': {
+        send: () => get('/all?after=0', STREAM),
+    },
+    'in a stream': {
+        rest: 150,
+        send: () => get('/events', { ...STREAM, 'X-User': '42' }),
+    },
+    'in a stream that it does not read': {
+        rest: 150, pause: true,
+        send: () => get('/all?after=0', STREAM),
+    },
+    'in the page of operators': {
+        rest: 50, pause: true,
+        send: () => get('/manage?format=html'),
+    },
+    'while its act waits for the disk': {
+        hold: 'state', rest: 150,
+        send: () => post('/manage', JSON_TYPE,
+            '{"action":"resume","environment":"prod","subscriber":"away"}'),
+    },
 };
 
 
@@ -183,7 +225,22 @@ test('clients that leave at every stage leave nothing', {}, async (t) => {
     const api = await nango(t);
     const options = settings(api.port, {
         http: 'lingering_timeout 1s; client_body_timeout 30s;',
+        server: `
+    location = /events {
+        nango_owner  end_user_id $http_x_user;
+        nango_events prod;
+    }
+    location = /all {
+        allow 127.0.0.1;
+        nango_events prod all;
+    }
+    location = /manage { nango_status manage; }`,
     });
+
+    /* One who is parked: nothing is on its way to it. */
+
+    options.http = options.http.replace('nango_environment prod {',
+        '$& deliver away http://127.0.0.1:1/ types=async_action;');
 
     options.main += ' error_log @DIR@/debug.log debug;';
     options.server += ' listen 127.0.0.1:@SMALL@ sndbuf=4k;';
@@ -219,7 +276,14 @@ test('clients that leave at every stage leave nothing', {}, async (t) => {
     await until('nobody', async () => await active(nginx) === 0);
 
     const debug = fs.statSync(path.join(nginx.dir, 'debug.log')).size;
-    const before = descriptors(nginx);
+    let before;
+
+    await until('descriptors to stay', async () => {
+        before = descriptors(nginx);
+        await sleep(300);
+
+        return before === descriptors(nginx);
+    });
 
     for (const [what, stage] of Object.entries(STAGES)) {
         for (const [way, leave] of Object.entries(WAYS)) {
@@ -249,7 +313,7 @@ test('clients that leave at every stage leave nothing', {}, async (t) => {
                     wire.socket.pause();
                 }
 
-                await wire.write(stage.send());
+                await wire.write(stage.send(stored));
             }));
 
             if (stage.silent) {
@@ -312,7 +376,12 @@ test('clients that leave at every stage leave nothing', {}, async (t) => {
     /* Nango's connections are kept, as they are to be. */
 
     await until('descriptors to be closed', () => descriptors(nginx)
-                - api.sockets.size === before);
+                - api.sockets.size === before).catch((err) => {
+        err.message += `: ${before}, ${api.sockets.size} to Nango, ${nginx
+            .workers().map((pid) => fs.readdirSync(`/proc/${pid}/fd`).map(
+                (fd) => fs.readlinkSync(`/proc/${pid}/fd/${fd}`)))}`;
+        throw err;
+    });
     assert.deepStrictEqual(temporary(nginx), []);
     assert.strictEqual(files(nginx, 'bodies').length,
                        read(nginx).filter((e) => e.body_file).length);

@@ -1,7 +1,8 @@
 /*
- * Deliveries while their senders die: kill -9 of workers, the leader and the
- * master, and reloads, under a load of webhooks, to a backend that takes what
- * it gets and to one that often does not.  Nothing is missing anywhere, the
+ * Deliveries while their senders die, stand still or are replaced: kill -9 of
+ * workers, the leader and the master, SIGSTOP of the leader, reloads, upgrades
+ * of the binary and back, under a load of webhooks, to a backend that takes
+ * what it gets and to one that often does not.  Nothing is missing, the
  * ledgers close, and what comes twice has a reason.
  *
  * NANGO_SEED repeats the load and the kills of another run, though not its
@@ -12,11 +13,12 @@
 'use strict';
 
 const assert = require('node:assert');
+const fs = require('node:fs');
 const { monitorEventLoopDelay } = require('node:perf_hooks');
 const { test } = require('node:test');
 
 const { Backend } = require('./backend');
-const { config, KEY, settled } = require('./deliver');
+const { config, KEY, post, settled, sync } = require('./deliver');
 const { Load, random } = require('./load');
 const { reader } = require('./model');
 const { create, sleep, until } = require('./nginx');
@@ -267,3 +269,159 @@ test('reloads lose nothing', { timeout: 60000 + 3000 * RELOADS },
     assert.ok(await nginx.stop(), 'nginx does not end');
     assert.deepStrictEqual(nginx.lines('emerg', 'alert', 'crit'), []);
 });
+
+
+/* nginx's own, as soon as it runs in the background. */
+function own(nginx, master) {
+    return nginx.workers().filter((pid) => {
+        const text = fs.readFileSync(`/proc/${pid}/stat`, 'latin1');
+
+        return Number(text.slice(text.lastIndexOf(')') + 2).split(' ')[1])
+               === master;
+    });
+}
+
+
+test('upgrades of the binary, and back, lose nothing', { timeout: 120000 },
+     async (t) =>
+{
+    const read = reader(t);
+    const rnd = random(SEED);
+    const pair = await makePair(t, rnd);
+    const nginx = await create(t, { ...config(lines(pair)), daemon: true });
+    const leads = (master) => until('its leader', () =>
+        own(nginx, master).includes(nginx.leader()), 10000);
+    const changes = [];
+
+    t.diagnostic(`seed ${SEED}`);
+    await nginx.start();
+
+    const old = nginx.master;
+    const load = makeLoad(nginx, (error, answer, attempt) => {
+        if (!error || !error.cut || error.received || attempt > 2) {
+            throw error || new Error(`${answer.status}: ${answer.text}`);
+        }
+
+        return 0;
+    });
+
+    t.after(() => load.stop().catch(() => {}));
+
+    const change = async (step) => {
+        const from = Date.now();
+
+        await Promise.race([step(), load.running]);
+        changes.push([from, Date.now()]);
+        await Promise.race([sleep(500), load.running]);
+    };
+
+    let fresh;
+
+    await sleep(700);
+    await change(async () => {
+        fresh = await nginx.upgrade();
+        await until('new workers', () => own(nginx, fresh).length === 2);
+        nginx.kill(old, 'SIGWINCH');
+        await until('the old ones to go', () => own(nginx, old).length === 0,
+                    20000);
+        await leads(fresh);
+    });
+
+    await change(async () => {
+        nginx.kill(old, 'SIGHUP');
+        await until('old workers', () => own(nginx, old).length === 2);
+        nginx.kill(fresh, 'SIGQUIT');
+        await until('the new ones to go', () => !nginx.alive(fresh)
+                    && nginx.workers().length === 2, 20000);
+        await leads(old);
+    });
+
+    await change(async () => {
+        const last = await nginx.upgrade();
+
+        await until('new workers', () => own(nginx, last).length === 2);
+        nginx.kill(old, 'SIGQUIT');
+        await until('the old ones to go', () => !nginx.alive(old)
+                    && nginx.workers().length === 2, 20000);
+        await leads(last);
+        nginx.follow(last);
+    });
+
+    await load.stop();
+
+    const all = await settled(read, nginx, 60000);
+    const { events } = read(nginx.store);
+
+    assertLedgers(all, events);
+
+    for (const name of ['good', 'bad']) {
+        const again = assertDelivered(pair[name], events, (before, one) => {
+            assert.ok(changes.some(([from, to]) => before.at <= to + LATE
+                                                   && one.at >= from),
+                      `${one.sequence} comes to ${name} again`);
+        });
+
+        t.diagnostic(`${events.length} events, again ${again} to ${name}`);
+    }
+
+    assert.ok(events.length > 100);
+    assert.ok(pair.bad.got.length > events.length);
+    assert.deepStrictEqual(nginx.lines('emerg', 'alert', 'crit'), []);
+    assert.ok(await nginx.stop(), 'nginx does not end');
+});
+
+
+for (const end of ['goes on', 'is killed']) {
+    test(`a leader that stands still with deliveries under way, and ${end}`,
+         { timeout: 90000 }, async (t) =>
+    {
+        const read = reader(t);
+        let slow = true;
+        const backend = await Backend.create(t, {
+            answer: () => ({ status: 200, delay: slow ? 300 : 0 }) });
+        const nginx = await create(t, config(`deliver app ${backend.url};`));
+
+        await nginx.start();
+        await until('two workers', () => nginx.workers().length === 2);
+
+        const leader = await until('a leader', () => nginx.leader());
+
+        for (let i = 0; i < 40; i++) {
+            await post(nginx, sync(`c-${i}`));
+        }
+
+        await until('some under way', () => backend.flight > 2);
+        nginx.kill(leader, 'SIGSTOP');
+        await until('it to stop', () => / T /.test(fs.readFileSync(
+            `/proc/${leader}/stat`, 'latin1')));
+
+        /* What the backend says meanwhile, nobody hears; and all is stored. */
+
+        await until('them to be answered', () => backend.flight === 0);
+
+        const { length } = backend.got;
+
+        slow = false;
+
+        for (let i = 0; i < 40; i++) {
+            await post(nginx, sync(`c-${i}`));
+        }
+
+        assert.strictEqual(nginx.leader(), leader);
+        assert.strictEqual(backend.got.length, length);
+
+        nginx.kill(leader, end === 'goes on' ? 'SIGCONT' : 'SIGKILL');
+
+        const { app } = await settled(read, nginx, 30000);
+        const { events } = read(nginx.store);
+        const again = assertDelivered(backend, events, () => {});
+
+        /* Who goes on has heard it; of who is killed, all under way again. */
+
+        assert.strictEqual(app.delivered, 80);
+        assert.ok(again <= (end === 'goes on' ? 0 : length), `${again}`);
+        assert.deepStrictEqual(nginx.lines('emerg', 'alert', 'crit').filter(
+            (line) => !/exited on signal 9/.test(line)), []);
+        assert.ok(await nginx.stop(), 'nginx does not end');
+    });
+}

@@ -15,7 +15,9 @@ const fs = require('node:fs');
 const path = require('node:path');
 const nodeTest = require('node:test');
 
+const { Backend } = require('./backend');
 const { hmac, once } = require('./client');
+const { settled } = require('./deliver');
 const { Load, random } = require('./load');
 const { assertFolded, assertKept, compile, reader } = require('./model');
 const { create, MODULE, sleep, until } = require('./nginx');
@@ -298,7 +300,12 @@ test('a disk that fails in every way, under load', { timeout: 240000 },
      async (t) =>
 {
     const read = reader(t);
-    const nginx = await create(t, { http: http(), server: SERVER });
+    const backend = await Backend.create(t, {
+        answer: ({ attempt }) => (attempt === 1 && Math.random() < 0.1 ? 500
+                                                                      : 200),
+    });
+    const nginx = await create(t, {
+        http: http('', `deliver app ${backend.url};`), server: SERVER });
     const disk = makeDisk(t, nginx);
     const workers = await started(nginx, disk.env);
     const own = [];
@@ -362,6 +369,17 @@ test('a disk that fails in every way, under load', { timeout: 240000 },
     assertAlive(nginx, workers);
 
     assert.match(nginx.log(), /\[notice\].*(stored again|open again)/);
+
+    /* What was settled while it failed was not for nothing. */
+
+    const { app } = await settled(read, nginx, 75000);
+    const taken = new Set(backend.accepted);
+
+    assert.strictEqual(app.delivered, app.stored);
+    assert.deepStrictEqual(dump.events.filter(
+        ({ sequence }) => !taken.has(sequence)), []);
+    t.diagnostic(`${backend.accepted.length - taken.size} of ${
+        taken.size} came again`);
     assert.ok(await nginx.stop(), 'nginx does not end');
 });
 

@@ -150,6 +150,7 @@ function environments(dir) {
         webhook_signing_key data:one-more-signing-key;
         account             account-${i};
         session_format      both;
+        deliver app         http://127.0.0.1:1/ "header=X-Key:file:api.key";
     }`).join('\n');
 }
 
@@ -168,6 +169,16 @@ const RELOADED = `
         nango_expose connection_id tags;
         nango_connections env-0;
     }
+    location = /events {
+        nango_owner  end_user_id $http_x_user;
+        nango_events env-0;
+    }
+    location = /needs {
+        nango_owner   end_user_id $http_x_user;
+        nango_require env-0 github optional credentials;
+        empty_gif;
+    }
+    location = /manage { nango_status manage; }
 `;
 
 
@@ -267,6 +278,7 @@ const STUB = `
         default_type application/json;
         return 201 '${SESSION}';
     }
+    location = /hook { return 204; }
     location = /slow/connect/sessions {
         limit_req zone=slow burst=100;
         try_files /none @session;
@@ -298,6 +310,13 @@ function http(stub) {
         api_public      https://nango.example.com;
         api_key         data:${API_KEY};
         api_connections ${CONNECTIONS};
+    }
+    nango_environment delivered {
+        reconcile           off;
+        api                 http://127.0.0.1:${stub.port};
+        api_public          https://nango.example.com;
+        webhook_signing_key data:${KEY};
+        deliver app http://127.0.0.1:${stub.port}/hook concurrency=8;
     }
     `;
 }
@@ -331,6 +350,17 @@ const SERVER = `
         nango_owner end_user_id $http_x_user;
         nango_connections prod;
     }
+    location = /events {
+        nango_owner end_user_id $http_x_user;
+        nango_events prod;
+    }
+    location = /needs {
+        nango_owner   end_user_id $http_x_user;
+        nango_require prod github optional;
+        empty_gif;
+    }
+    location = /state     { nango_status; }
+    location = /delivered { nango_webhook delivered; }
 `;
 
 
@@ -378,6 +408,15 @@ const KINDS = [
     { name: 'sessions that are used again', post: '/reused', status: 200 },
     { name: 'sessions for nobody', post: '/nobody', status: 401 },
     { name: 'lists of connections', get: '/connections', status: 200 },
+
+    /* They look through thousands of events each. */
+    { name: 'pages of events', get: '/events?limit=5', status: 200,
+      share: 0.05 },
+    { name: 'what may need a connection', get: '/needs', status: 200 },
+    { name: 'counts', get: '/state', status: 200, share: 0.5 },
+    { name: 'webhooks that are delivered', post: '/delivered', key: KEY,
+      body: event('forward'), status: 200, stored: true, delivered: true,
+      share: 0.5 },
     { name: 'callbacks', status: 308,
       get: '/oauth-callback?code=############&state=%%%%' },
     { name: 'webhooks whose client leaves', post: '/webhook', part: 100,
@@ -398,6 +437,14 @@ const KINDS = [
 /* What is under way comes to its end, and into the state. */
 async function quiet(kind, nginx, readers) {
     let before;
+
+    if (kind.delivered) {
+        await until('deliveries', async () => {
+            const { json } = await once(nginx.port, 'GET', '/state');
+
+            return json.subscribers[0].waiting === 0;
+        }, 60000);
+    }
 
     if (kind.key !== KEY) {
         await sleep(LONG ? 300 : 30);

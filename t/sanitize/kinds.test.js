@@ -1,6 +1,6 @@
 /*
- * One request of each kind, a large body, a reload, the same again, and a
- * graceful end, on an nginx that shows faults: small enough for valgrind.
+ * One request of each kind, deliveries, a large body, a reload, the same again,
+ * and a graceful end, on an nginx that shows faults: small enough for valgrind.
  * With NANGO_RELOADS, that many reloads under load besides.  What nginx has to
  * report is for t/sanitize/run to find.
  */
@@ -10,6 +10,7 @@
 const assert = require('node:assert');
 const { test } = require('node:test');
 
+const { Backend } = require('../e2e/backend');
 const { Client, hmac, once } = require('../e2e/client');
 const { Follower } = require('../e2e/follow');
 const { create, sleep, until } = require('../e2e/nginx');
@@ -22,10 +23,11 @@ const LARGE = 300 * 1024;
 const PATIENCE = 120000;
 
 
-function http(sim) {
+function http(sim, deliver) {
     return `
     nango_store @STORE@ size=64m;
     nango_environment prod {
+        ${deliver || ''}
         api                 ${sim.url};
         api_public          https://nango.example.com;
         connect_ui          https://connect.nango.dev;
@@ -63,6 +65,27 @@ const SERVER = `
         nango_events all;
     }
     location = /callback { nango_oauth_callback; }
+    location = /reconnect {
+        nango_owner end_user_id $http_x_user;
+        nango_reconnect;
+    }
+    location = /catalog {
+        nango_owner end_user_id $http_x_user;
+        nango_catalog;
+    }
+    location = /needs {
+        nango_owner   end_user_id $http_x_user;
+        nango_require github credentials;
+        add_header    X-Token $nango_credential;
+        empty_gif;
+    }
+    location = /proxied {
+        nango_owner   end_user_id $http_x_user;
+        nango_require github proxy;
+        proxy_pass    http://127.0.0.1:@PORT@/nothing;
+    }
+    location = /state  { nango_status; }
+    location = /manage { nango_status manage; }
 `;
 
 
@@ -81,7 +104,9 @@ function event(connection, size, more) {
 const STATUSES = [200, 200, 200, 200, 200, 200, 200, 200, 401,
                   200, 200, 200, 400, 401, 502,
                   200, 200, 200, 200, 400,
-                  200, 200, 200, 200, 404, 400, 200, 308, 404];
+                  200, 200, 200, 200, 404, 400, 200, 308, 404,
+                  409, 200, 200, 404, 200, 404,
+                  200, 200, 200, 200, 404, 200, 200, 409, 404];
 
 
 async function eachKind(client, round) {
@@ -161,6 +186,36 @@ async function eachKind(client, round) {
     await see(client.request('GET', '/callback?code=1&state=2', {}));
     await see(client.request('GET', '/nothing', {}));
 
+    await see(client.request('POST', '/reconnect', user,
+                             '{"integration":"github"}'));
+    await see(client.request('GET', '/catalog', user));
+
+    /* One that Nango has as well. */
+
+    const verify = `{"integration":"github","connection_id":"own-${round}"}`;
+
+    await see(client.request('POST', '/connections', user, verify));
+    await see(client.request('POST', '/connections', user,
+                             verify.replace('own', 'none')));
+    await see(client.request('GET', '/needs', user));
+    await see(client.request('GET', '/proxied', user));
+
+    const act = (action) => client.request('POST', '/manage', json,
+        `{"action":"${action}","environment":"prod","subscriber":"app"}`);
+
+    for (const url of ['/state', '/state?format=prometheus',
+                       '/manage?format=html',
+                       '/manage?dead=1&environment=prod&subscriber=app',
+                       '/manage?dead=1&environment=prod&subscriber=nobody'])
+    {
+        await see(client.request('GET', url, {}));
+    }
+
+    await see(act('redeliver'));
+    await see(act('resume'));
+    await see(act('forget'));
+    await see(client.request('DELETE', '/connections?id=0', user));
+
     return [seen, list.json.connections.length];
 }
 
@@ -174,10 +229,34 @@ test('each kind of request before and after a reload', { timeout: 5 * PATIENCE }
 
     t.after(() => sim.close());
 
-    const nginx = await create(t, { http: http(sim), server: SERVER,
-                                    workers: 1 });
+    /* Each third fails at first, large ones among them. */
 
+    const backend = await Backend.create(t, {
+        answer: ({ sequence, attempt }) => (sequence % 3 === 0 && attempt === 1
+                                            ? 500 : 200),
+    });
+    const nginx = await create(t, {
+        http: http(sim, `deliver app ${backend.url};
+                         deliver none http://127.0.0.1:1/ max_age=1ms;`),
+        server: SERVER, workers: 1,
+    });
+
+    nginx.configure({ server: SERVER.replace('@PORT@', nginx.port) });
     await nginx.start();
+
+    await sim.control('POST', 'state', { connections: [1, 2].map((n) => ({
+        integration: 'github', connection_id: `own-${n}`,
+        tags: { end_user_id: 'ann' },
+        credentials: { type: 'OAUTH2', access_token: 'token' },
+    })) });
+
+    const delivered = () => until('deliveries', async () => {
+        const { json } = await new Client(nginx.port).request('GET', '/state',
+                                                              {});
+        const app = json.subscribers.find((one) => one.name === 'app');
+
+        return app.delivered > 0 && app.waiting === 0;
+    }, PATIENCE);
 
     const [worker] = nginx.workers();
     let client = new Client(nginx.port);
@@ -185,6 +264,7 @@ test('each kind of request before and after a reload', { timeout: 5 * PATIENCE }
 
     assert.deepStrictEqual(seen, STATUSES);
     assert.strictEqual(count, 2);
+    await delivered();
 
     nginx.kill(nginx.master, 'SIGHUP');
     await until('another worker', () => nginx.workers().some(
@@ -196,7 +276,8 @@ test('each kind of request before and after a reload', { timeout: 5 * PATIENCE }
 
     client = new Client(nginx.port);
 
-    assert.deepStrictEqual(await eachKind(client, 2), [seen, 4]);
+    assert.deepStrictEqual(await eachKind(client, 2), [seen, 5]);
+    await delivered();
 
     /* What a worker that ends finds under way. */
     await sim.control('POST', 'faults', {
