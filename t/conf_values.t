@@ -67,3 +67,25 @@ more than 16 signing keys
 --- must_die
 --- error_log
 the time "999ms" in "reconcile" is too short; it must be 1s at least
+
+
+=== TEST 7: a time that libcurl does not take
+--- http_config
+    nango_environment a { api_timeout 25d; api_key data:k; }
+--- config
+--- must_die
+--- error_log
+the time "25d" in "api_timeout" is too long; it must be 24d at most
+
+
+=== TEST 8: the same of a subscriber
+--- http_config
+    nango_store nango_cache;
+    nango_environment a {
+        webhook_signing_key data:k;
+        deliver app http://127.0.0.1/ timeout=25d max_age=60d;
+    }
+--- config
+--- must_die
+--- error_log
+the time "25d" in "deliver" is too long; it must be 24d at most

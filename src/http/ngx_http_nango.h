@@ -256,6 +256,9 @@ ngx_int_t ngx_http_nango_issue(ngx_http_request_t *r,
 
 /* Configuration. */
 
+/* libcurl takes a time for an int of milliseconds: 24 days and some hours. */
+#define NGX_HTTP_NANGO_MSEC_MAX  (24 * 24 * 60 * 60 * 1000)
+
 char *ngx_http_nango_endpoint(ngx_conf_t *cf,
     ngx_http_nango_loc_conf_t *nlcf, ngx_http_handler_pt handler);
 ngx_nango_environment_t *ngx_http_nango_find_environment(ngx_conf_t *cf,

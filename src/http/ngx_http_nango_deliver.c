@@ -509,6 +509,13 @@ ngx_http_nango_deliver_msec(ngx_conf_t *cf, ngx_http_nango_deliver_ctx_t *ctx,
         return NGX_CONF_ERROR;
     }
 
+    if (msec > NGX_HTTP_NANGO_MSEC_MAX) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "the time \"%V\" in \"deliver\" is too long; it "
+                           "must be 24d at most", &ctx->value);
+        return NGX_CONF_ERROR;
+    }
+
     *(ngx_msec_t *) ((u_char *) ctx->subscriber + offset) = msec;
 
     return NGX_CONF_OK;

@@ -396,6 +396,13 @@ ngx_http_nango_param_msec(ngx_conf_t *cf,
         return NGX_CONF_ERROR;
     }
 
+    if (*msec > NGX_HTTP_NANGO_MSEC_MAX) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "the time \"%V\" in \"%V\" is too long; it must "
+                           "be 24d at most", &value[1], &value[0]);
+        return NGX_CONF_ERROR;
+    }
+
     return NGX_CONF_OK;
 }
 

@@ -17,6 +17,9 @@
 /* ms; two seconds after some more failures */
 #define NGX_NANGO_CIRCUIT_OPEN   250
 
+/* Who was let through is waited for no longer than that. */
+#define NGX_NANGO_CIRCUIT_LONGEST  3600000
+
 #define NGX_NANGO_SESSION_SETS   1024
 #define NGX_NANGO_SESSION_WAYS   4
 
@@ -431,9 +434,11 @@ ngx_nango_circuit_enter(u_char *key, ngx_msec_t timeout)
 
     /* A clock that was set back does not keep it open. */
 
-    if (until > now && until < now + 3600000) {
+    if (until > now && until <= now + NGX_NANGO_CIRCUIT_LONGEST) {
         return NGX_DECLINED;
     }
+
+    timeout = ngx_min(timeout, NGX_NANGO_CIRCUIT_LONGEST);
 
     return ngx_atomic_cmp_set(&slot->closed, until,
                               (ngx_atomic_uint_t) (now + timeout))

@@ -1,10 +1,11 @@
 /*
  * Copyright (C) nginx-nango authors
  *
- * See nango_memo.h.  Sets of four entries, whose hashes lie side by side: a
- * lookup reads those, the entry, and when its owner was changed last.  Owners
- * share such places, 65,536 of them; a change then costs somebody else a
- * lookup.
+ * See nango_memo.h.  Sets of four places, side by side, by the hash; what is in
+ * a place are the hash and an entry.  Entries are taken one after the other, so
+ * that they fill pages of memory before they need others.  A lookup reads the
+ * set, the entry, and when its owner was changed last.  Owners share the last,
+ * 65,536 of them; a change then costs somebody else a lookup.
  *
  * Time is counted in versions: one for each snapshot that had changes.
  */
@@ -34,6 +35,11 @@ typedef struct {
     unsigned char         data[NANGO_MEMO_MAX];
 } nango_memo_entry_t;
 
+typedef struct {
+    uint32_t              hash;
+    uint32_t              entry;        /* its number, 0: none yet */
+} nango_memo_place_t;
+
 
 struct nango_memo_s {
     uint64_t              generation;   /* of the store that it is of */
@@ -46,8 +52,9 @@ struct nango_memo_s {
 
     size_t                mask;         /* of sets */
     unsigned              turn;         /* whose place is taken next */
-    uint32_t             *hashes;
-    nango_memo_entry_t   *entries;
+    nango_memo_place_t   *places;
+    nango_memo_entry_t   *entries;      /* as many as places */
+    uint32_t              used;
 };
 
 
@@ -56,8 +63,10 @@ static int nango_memo_applied(nango_reader_t *reader);
 static void nango_memo_changed(void *data,
     const unsigned char key[NANGO_KEY_LEN]);
 static size_t nango_memo_owner(const unsigned char key[NANGO_KEY_LEN]);
-static int nango_memo_known(const nango_memo_t *memo,
-    const nango_memo_entry_t *entry);
+static nango_memo_place_t *nango_memo_set(const nango_memo_t *memo,
+    uint32_t hash);
+static nango_memo_entry_t *nango_memo_known(const nango_memo_t *memo,
+    const nango_memo_place_t *place);
 static int nango_memo_is(const nango_memo_entry_t *entry,
     nango_str_t question);
 
@@ -77,10 +86,10 @@ nango_memo_create(size_t entries)
     /* Of zeros that are not written to the system gives none. */
 
     memo->changed = calloc(NANGO_MEMO_OWNERS, sizeof(uint64_t));
-    memo->hashes = calloc(entries, sizeof(uint32_t));
+    memo->places = calloc(entries, sizeof(nango_memo_place_t));
     memo->entries = calloc(entries, sizeof(nango_memo_entry_t));
 
-    if (memo->changed == NULL || memo->hashes == NULL
+    if (memo->changed == NULL || memo->places == NULL
         || memo->entries == NULL)
     {
         nango_memo_free(memo);
@@ -99,7 +108,7 @@ nango_memo_free(nango_memo_t *memo)
     }
 
     free(memo->changed);
-    free(memo->hashes);
+    free(memo->places);
     free(memo->entries);
     free(memo);
 }
@@ -109,22 +118,25 @@ int
 nango_memo_find(nango_memo_t *memo, nango_reader_t *reader,
     nango_str_t question, uint32_t hash, nango_memo_answer_t *answer)
 {
-    size_t               i, set;
+    size_t               i;
     nango_memo_entry_t  *entry;
+    nango_memo_place_t  *set;
 
     if (!nango_memo_follow(memo, reader)) {
         return 0;
     }
 
-    set = (hash & memo->mask) * NANGO_MEMO_WAYS;
+    set = nango_memo_set(memo, hash);
 
-    for (i = set; i < set + NANGO_MEMO_WAYS; i++) {
-        entry = &memo->entries[i];
+    for (i = 0; i < NANGO_MEMO_WAYS; i++) {
 
-        if (memo->hashes[i] != hash
-            || !nango_memo_known(memo, entry)
-            || !nango_memo_is(entry, question))
-        {
+        if (set[i].hash != hash) {
+            continue;
+        }
+
+        entry = nango_memo_known(memo, &set[i]);
+
+        if (entry == NULL || !nango_memo_is(entry, question)) {
             continue;
         }
 
@@ -153,9 +165,10 @@ nango_memo_keep(nango_memo_t *memo, nango_reader_t *reader,
     const unsigned char owner[NANGO_KEY_LEN],
     const nango_memo_answer_t *answer)
 {
-    size_t               i, set;
+    size_t               i;
     unsigned char       *p;
     nango_memo_entry_t  *entry;
+    nango_memo_place_t  *set;
 
     if (memo->txnid != nango_reader_state_txnid(reader)
         || question.len > NANGO_MEMO_MAX
@@ -168,21 +181,25 @@ nango_memo_keep(nango_memo_t *memo, nango_reader_t *reader,
 
     /* In place of what is not known any more, or of each in turn. */
 
-    set = (hash & memo->mask) * NANGO_MEMO_WAYS;
+    set = nango_memo_set(memo, hash);
 
-    for (i = set; i < set + NANGO_MEMO_WAYS; i++) {
-        if (!nango_memo_known(memo, &memo->entries[i])) {
+    for (i = 0; i < NANGO_MEMO_WAYS; i++) {
+        if (nango_memo_known(memo, &set[i]) == NULL) {
             break;
         }
     }
 
-    if (i == set + NANGO_MEMO_WAYS) {
-        i = set + memo->turn++ % NANGO_MEMO_WAYS;
+    if (i == NANGO_MEMO_WAYS) {
+        i = memo->turn++ % NANGO_MEMO_WAYS;
     }
 
-    entry = &memo->entries[i];
+    if (set[i].entry == 0) {
+        set[i].entry = ++memo->used;
+    }
 
-    memo->hashes[i] = hash;
+    set[i].hash = hash;
+
+    entry = &memo->entries[set[i].entry - 1];
 
     entry->version = memo->version;
     entry->owner = (uint16_t) nango_memo_owner(owner);
@@ -305,11 +322,28 @@ nango_memo_owner(const unsigned char key[NANGO_KEY_LEN])
 }
 
 
-static int
-nango_memo_known(const nango_memo_t *memo, const nango_memo_entry_t *entry)
+static nango_memo_place_t *
+nango_memo_set(const nango_memo_t *memo, uint32_t hash)
 {
-    return entry->version >= memo->forgotten
-           && entry->version >= memo->changed[entry->owner];
+    return &memo->places[(hash & memo->mask) * NANGO_MEMO_WAYS];
+}
+
+
+/* NULL: nothing, or nothing that is still so. */
+
+static nango_memo_entry_t *
+nango_memo_known(const nango_memo_t *memo, const nango_memo_place_t *place)
+{
+    nango_memo_entry_t  *entry;
+
+    if (place->entry == 0) {
+        return NULL;
+    }
+
+    entry = &memo->entries[place->entry - 1];
+
+    return (entry->version >= memo->forgotten
+            && entry->version >= memo->changed[entry->owner]) ? entry : NULL;
 }
 
 

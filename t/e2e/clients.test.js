@@ -16,7 +16,7 @@ const nodeTest = require('node:test');
 
 const { MEMORY, bodies, calm, creation, files, hold, list, nango,
         running, settings, signed, temporary } = require('./edge');
-const { freePort, sleep, until } = require('./nginx');
+const { create, freePort, sleep, until } = require('./nginx');
 const { Wire, chunked, chunks, get, head, once, post } = require('./wire');
 
 const LONG = Boolean(process.env.NANGO_LONG);
@@ -619,8 +619,14 @@ test('no body is taken for a request, and the connection goes on', {},
     ` };
     const read = bodies(t);
     const good = await running(t, settings(0, more));
-    const bad = await running(t, { ...settings(0, more),
-        http: settings(0).http.replace('@STORE@', '@DIR@/nginx.conf') });
+    const bad = await create(t, settings(0, more));
+
+    /* A store that cannot be opened: its log is no directory. */
+
+    fs.mkdirSync(bad.store, { mode: 0o700 });
+    fs.writeFileSync(`${bad.store}/log`, '');
+    await bad.start();
+    await until('workers', () => bad.workers().length >= 2);
 
     for (const [what, [status, method, url, headers, size]] of
         Object.entries(ERRORS))

@@ -219,7 +219,7 @@ test('a delivery that takes its time is made once', async (t) => {
         await post(nginx, sync(`c-${i}`));
     }
 
-    await until('rows', () => ledgers(read, nginx).app.rows === 5);
+    await until('rows', () => ledgers(read, nginx).app?.rows === 5);
     await sleep(300);
     take();
 

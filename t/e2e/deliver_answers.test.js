@@ -392,7 +392,8 @@ test('who was parked and is resumed gets what waits at once', async (t) => {
     await post(nginx, sync('c-1'));
 
     for (let round = 0; round < 2; round++) {
-        await until('it to be parked', () => ledgers(read, nginx).app.parked);
+        await until('it to be parked', () =>
+            ledgers(read, nginx).app?.parked);
 
         backend.answer = () => (round === 0 ? 410 : 200);
 

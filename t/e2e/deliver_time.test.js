@@ -210,7 +210,7 @@ test('who is away for too long does not get all', async (t) => {
         clock.forward(10 * SECOND);
         await sleep(100);
 
-        return ledgers(read, nginx).app.dead === count;
+        return ledgers(read, nginx).app?.dead === count;
     }, 60000);
 
     const latest = await post(nginx, sync('c-1'));
@@ -236,7 +236,7 @@ for (const how of ['parked', 'down']) {
             await post(nginx, sync(`c-${i}`));
         }
 
-        await until('rows', () => ledgers(read, nginx).app.rows === 5);
+        await until('rows', () => ledgers(read, nginx).app?.rows === 5);
 
         if (how === 'down') {
             await backend.down();
@@ -244,7 +244,7 @@ for (const how of ['parked', 'down']) {
 
         await post(nginx, sync('gone'));
         await until('it to be noticed', () => (how === 'parked'
-            ? ledgers(read, nginx).app.parked
+            ? ledgers(read, nginx).app?.parked
             : nginx.lines('error').some(
                 (line) => /does not take events/.test(line))));
 

@@ -123,10 +123,10 @@ class Nginx {
         return this.child ? this.child.pid : undefined;
     }
 
-    /* Lines of one of the options, in which @DIR@ and @STORE@ are these. */
+    /* Lines of an option, in which @DIR@, @STORE@ and @PORT@ are these. */
     part(name) {
         return (this.options[name] || '').replace(/@DIR@/g, this.dir)
-            .replace(/@STORE@/g, this.store);
+            .replace(/@STORE@/g, this.store).replace(/@PORT@/g, this.port);
     }
 
     configure(options) {

@@ -612,6 +612,55 @@ test('a Nango that is dead is left alone, and found again', async (t) => {
 });
 
 
+/* Nobody else is let through, however long the one that was may take. */
+
+test('one at a time looks whether Nango is back', async (t) => {
+    const { nango, nginx } = await running(t, 'api_timeout 300ms;');
+
+    await late(nango, 0, { hang: true });
+    await until('enough failures', async () => {
+        await secret(nginx);
+        await webhook(nginx, event('override', 'c-1', { end_user_id: '42' },
+                                   { n: Math.random() }));
+        return /environment "prod" does not answer/.test(nginx.log());
+    });
+
+    /* What is known of the environment outlives a reload. */
+
+    const old = nginx.workers();
+
+    nginx.configure(settings(nango.url, 'api_timeout 2h;'));
+    nginx.kill(nginx.master, 'SIGHUP');
+    await until('new workers', () => nginx.workers().length >= 2
+        && !nginx.workers().some((pid) => old.includes(pid)), 30000);
+
+    const clients = [];
+    const failed = await calls(nango);
+
+    /* Those that come too early are answered, and it tries again. */
+
+    await until('a request that hangs', async () => {
+        const client = new Client(nginx.port);
+
+        clients.push(client);
+        client.request('GET', '/secret', ME).catch(() => {});
+        await sleep(100);
+        return await calls(nango) > failed;
+    });
+
+    for (let i = 0; i < 10; i++) {
+        const answer = await once(nginx.port, 'GET', '/catalog', ME);
+
+        assert.strictEqual(answer.status, 503, answer.text);
+    }
+
+    assert.strictEqual((await nango.control('GET',
+        'requests?path=/integrations')).count, 0);
+    clients.forEach((client) => client.close(true));
+    quiet(nginx);
+});
+
+
 /* Says whose credentials it was asked with; to the second question as well. */
 async function backend(t) {
     const seen = [];

@@ -174,14 +174,6 @@ const CAUSES = {
         },
         mend: (store) => give(`${store}/log`),
     },
-    'a file in its place': {
-        spoil: (store) => fs.writeFileSync(store, ''),
-        mend: (store) => {
-            fs.unlinkSync(store);
-            fs.mkdirSync(store);
-            give(store);
-        },
-    },
     'a log of garbage': {
         spoil: (store) => spoilt(store, 'log'),
         mend: (store) => fs.unlinkSync(`${store}/log/data.mdb`),
