@@ -33,6 +33,7 @@ function http(sim, deliver) {
         connect_ui          https://connect.nango.dev;
         api_key             data:${API_KEY};
         webhook_signing_key data:${KEY};
+        reconcile           off;
     }
     `;
 }
@@ -197,6 +198,13 @@ async function eachKind(client, round) {
     await see(client.request('POST', '/connections', user, verify));
     await see(client.request('POST', '/connections', user,
                              verify.replace('own', 'none')));
+
+    /* Its credentials are there; nango_require does not wait for it. */
+
+    await until('it in the state', async () =>
+        (await client.request('GET', '/connections', user)).json.connections
+            .length === list.json.connections.length + 1, PATIENCE);
+
     await see(client.request('GET', '/needs', user));
     await see(client.request('GET', '/proxied', user));
 
