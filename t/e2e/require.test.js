@@ -746,8 +746,9 @@ test('slices and updates in the background are of their request', async (t) => {
                                      ['43', 'token-of-c-2']])
         {
             const answer = await new Promise((resolve, reject) => {
-                http.get({ port: nginx.port, path, agent: false,
-                           headers: { 'X-User': user } }, (res) => {
+                http.get({ host: '127.0.0.1', port: nginx.port, path,
+                           agent: false, headers: { 'X-User': user } },
+                         (res) => {
                     let text = '';
 
                     res.on('data', (data) => { text += data; });
