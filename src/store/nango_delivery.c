@@ -914,13 +914,21 @@ nango_delivering_owner(nango_delivery_t *d, const nango_connection_t *c,
         tag = &d->owner[i];
         from = &c->tags[i];
 
+        /* Empty ones of a damaged record have no data. */
+
         tag->name = nango_str(p, from->name.len);
-        memcpy(p, from->name.data, from->name.len);
-        p += from->name.len;
+
+        if (from->name.len) {
+            memcpy(p, from->name.data, from->name.len);
+            p += from->name.len;
+        }
 
         tag->value = nango_str(p, from->value.len);
-        memcpy(p, from->value.data, from->value.len);
-        p += from->value.len;
+
+        if (from->value.len) {
+            memcpy(p, from->value.data, from->value.len);
+            p += from->value.len;
+        }
     }
 }
 
