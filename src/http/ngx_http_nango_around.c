@@ -13,75 +13,67 @@
 #include "ngx_http_nango.h"
 
 
-static ngx_uint_t ngx_http_nango_around(ngx_conf_t *cf, const char *name,
-    void ***confs);
+static void *ngx_http_nango_around(ngx_conf_t *cf, void **confs,
+    const char *name);
 static ngx_uint_t ngx_http_nango_returning(ngx_array_t *codes,
     ngx_uint_t always);
 
 
-/* Of a module: its index among those of http, and *confs of the location. */
+/* A module's, among the confs of a location; NULL: there is no such module. */
 
-static ngx_uint_t
-ngx_http_nango_around(ngx_conf_t *cf, const char *name, void ***confs)
+static void *
+ngx_http_nango_around(ngx_conf_t *cf, void **confs, const char *name)
 {
-    ngx_uint_t             i;
-    ngx_module_t         **modules;
-    ngx_http_conf_ctx_t   *ctx;
+    ngx_uint_t      i;
+    ngx_module_t  **modules;
 
-    ctx = cf->ctx;
     modules = cf->cycle->modules;
 
     for (i = 0; modules[i]; i++) {
         if (ngx_strcmp(modules[i]->name, name) == 0) {
-            *confs = ctx->loc_conf;
-            return modules[i]->ctx_index;
+            return confs[modules[i]->ctx_index];
         }
     }
 
-    *confs = NULL;
-
-    return 0;
+    return NULL;
 }
 
 
 ngx_uint_t
 ngx_http_nango_auth_basic(ngx_conf_t *cf)
 {
-    void                      **confs;
-    ngx_uint_t                  i;
-    ngx_http_complex_value_t   *realm;
+    ngx_http_conf_ctx_t        *ctx;
+    ngx_http_complex_value_t  **realm;
 
-    i = ngx_http_nango_around(cf, "ngx_http_auth_basic_module", &confs);
+    ctx = cf->ctx;
+    realm = ngx_http_nango_around(cf, ctx->loc_conf,
+                                  "ngx_http_auth_basic_module");
 
-    if (confs == NULL) {
-        return 0;
-    }
-
-    realm = *(ngx_http_complex_value_t **) confs[i];
-
-    return realm
-           && (realm->value.len != 3
-               || ngx_strncmp(realm->value.data, "off", 3) != 0);
+    return realm && *realm
+           && ((*realm)->value.len != 3
+               || ngx_strncmp((*realm)->value.data, "off", 3) != 0);
 }
 
 
 ngx_uint_t
 ngx_http_nango_auth_request(ngx_conf_t *cf)
 {
-    void        **confs;
-    ngx_uint_t    i;
+    ngx_str_t            *uri;
+    ngx_http_conf_ctx_t  *ctx;
 
-    i = ngx_http_nango_around(cf, "ngx_http_auth_request_module", &confs);
+    ctx = cf->ctx;
+    uri = ngx_http_nango_around(cf, ctx->loc_conf,
+                                "ngx_http_auth_request_module");
 
-    return confs && *(size_t *) confs[i] != 0;
+    return uri && uri->len;
 }
 
 
 ngx_uint_t
 ngx_http_nango_guarded(ngx_conf_t *cf)
 {
-    void                     **confs;
-    ngx_uint_t                 i;
+    void                     **rules;
+    ngx_http_conf_ctx_t       *ctx;
     ngx_http_core_loc_conf_t  *clcf;
 
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
@@ -92,36 +84,34 @@ ngx_http_nango_guarded(ngx_conf_t *cf)
         return 1;
     }
 
-    i = ngx_http_nango_around(cf, "ngx_http_access_module", &confs);
+    ctx = cf->ctx;
+    rules = ngx_http_nango_around(cf, ctx->loc_conf,
+                                  "ngx_http_access_module");
 
-    return confs && *(void **) confs[i] != NULL;
+    return rules && *rules;
 }
 
 
 ngx_uint_t
 ngx_http_nango_returns(ngx_conf_t *cf, ngx_uint_t always)
 {
-    void                      **confs;
-    ngx_uint_t                  i;
-    ngx_array_t                *codes;
+    ngx_array_t               **codes;
+    ngx_http_conf_ctx_t        *ctx;
     ngx_http_core_srv_conf_t   *cscf;
 
-    i = ngx_http_nango_around(cf, "ngx_http_rewrite_module", &confs);
+    static const char  name[] = "ngx_http_rewrite_module";
 
-    if (confs == NULL) {
-        return 0;
-    }
+    ctx = cf->ctx;
+    codes = ngx_http_nango_around(cf, ctx->loc_conf, name);
 
-    codes = *(ngx_array_t **) confs[i];
-
-    if (ngx_http_nango_returning(codes, always)) {
+    if (codes && ngx_http_nango_returning(*codes, always)) {
         return 1;
     }
 
     cscf = ngx_http_conf_get_module_srv_conf(cf, ngx_http_core_module);
-    codes = *(ngx_array_t **) cscf->ctx->loc_conf[i];
+    codes = ngx_http_nango_around(cf, cscf->ctx->loc_conf, name);
 
-    return ngx_http_nango_returning(codes, 1);
+    return codes && ngx_http_nango_returning(*codes, 1);
 }
 
 
@@ -161,22 +151,17 @@ ngx_http_nango_returning(ngx_array_t *codes, ngx_uint_t always)
 ngx_uint_t
 ngx_http_nango_leads(ngx_conf_t *cf)
 {
-    void                      **confs;
-    ngx_uint_t                  i;
-    ngx_http_upstream_conf_t   *ucf;
-    ngx_http_core_loc_conf_t   *clcf;
+    ngx_http_conf_ctx_t       *ctx;
+    ngx_http_upstream_conf_t  *ucf;
+    ngx_http_core_loc_conf_t  *clcf;
 
-    i = ngx_http_nango_around(cf, "ngx_http_proxy_module", &confs);
-
-    if (confs == NULL) {
-        return 0;
-    }
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
 
     /* The proxy module's configuration begins with that of its upstream. */
 
-    ucf = confs[i];
-    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+    ctx = cf->ctx;
+    ucf = ngx_http_nango_around(cf, ctx->loc_conf, "ngx_http_proxy_module");
 
-    return clcf->handler != NULL && !clcf->noname
+    return ucf && clcf->handler && !clcf->noname
            && !(ucf->ignore_headers & NGX_HTTP_UPSTREAM_IGN_XA_REDIRECT);
 }

@@ -627,20 +627,17 @@ static ngx_int_t
 ngx_http_nango_require_take(ngx_http_request_t *r,
     ngx_http_nango_required_t *rd, nango_connection_t *c)
 {
-    ngx_memcpy(rd->key, c->key, NANGO_KEY_LEN);
+    nango_memo_answer_t  answer;
 
-    rd->status = c->status;
+    ngx_memcpy(answer.key, c->key, NANGO_KEY_LEN);
+
+    answer.status = c->status;
+    answer.connection_id = c->connection_id;
+    answer.provider = c->provider;
+
     rd->version = c->updated_sequence * 1000003 + c->repeats;
-    rd->connection_id = c->connection_id;
-    rd->provider = c->provider;
 
-    if (ngx_http_nango_copy(r->pool, &rd->connection_id) != NGX_OK
-        || ngx_http_nango_copy(r->pool, &rd->provider) != NGX_OK)
-    {
-        return NGX_ERROR;
-    }
-
-    return NGX_OK;
+    return ngx_http_nango_require_recall(r, rd, &answer);
 }
 
 

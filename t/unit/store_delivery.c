@@ -1118,6 +1118,53 @@ a_delivery_is_its_owners_alone(void **state)
 }
 
 
+/* No event makes one, and no sanitizer is to find a copy from nowhere. */
+
+static void
+an_owner_of_a_damaged_record_may_be_empty(void **state)
+{
+    owing_t              o = { 0 };
+    MDB_txn             *txn;
+    MDB_val              key, val;
+    nango_store_t       *store;
+    unsigned char        record[1024];
+    nango_reader_t      *reader;
+    nango_connection_t   c;
+    nango_subscriber_t   s;
+
+    store = store_open();
+    s = subscriber("prod", "app");
+    subscribe(store, &s);
+
+    tagged(store, "one", NANGO_OP_CREATION, "{\"user\":\"a\"}");
+    fold(store);
+
+    reader = snapshot(store);
+    assert_int_equal(find(reader, "one", &c), 1);
+    c.tags[0].name.len = 0;
+    c.tags[0].value.len = 0;
+    assert_true(nango_connection_size(&c) <= sizeof(record));
+    nango_connection_encode(&c, record);
+    snapshot_end(reader);
+
+    key = nango_val(c.key, NANGO_KEY_LEN);
+    val = nango_val(record, nango_connection_size(&c));
+
+    assert_int_equal(mdb_txn_begin(store->state, NULL, 0, &txn), 0);
+    assert_int_equal(mdb_put(txn, store->connections, &key, &val, 0), 0);
+    assert_int_equal(mdb_txn_commit(txn), 0);
+
+    read_more(store, &s, &o, 10);
+
+    assert_int_equal(o.deliveries->nowner, 1);
+    assert_int_equal(o.deliveries->owner[0].name.len, 0);
+    assert_int_equal(o.deliveries->owner[0].value.len, 0);
+
+    owing_free(&o);
+    nango_store_close(store);
+}
+
+
 static void
 count_ledgers(void *data, const nango_ledger_t *l)
 {
@@ -1718,6 +1765,7 @@ main(void)
         store_unit(rows_that_are_damaged_are_still_rows),
         store_unit(what_is_half_forgotten_adds_up),
         store_unit(a_delivery_is_its_owners_alone),
+        store_unit(an_owner_of_a_damaged_record_may_be_empty),
         store_unit(a_subscriber_that_is_damaged_can_be_forgotten),
         store_unit(a_ledger_closes_without_its_environment),
         store_unit(counts_do_not_go_below_nothing),
