@@ -65,11 +65,8 @@ function settings(api, more) {
 }
 
 
-/* @PORT@ is nginx's own. */
 async function running(t, options) {
     const nginx = await create(t, options);
-
-    nginx.configure({ server: options.server.replace(/@PORT@/g, nginx.port) });
 
     await nginx.start();
     await until('the workers', () => nginx.workers().length

@@ -483,7 +483,6 @@ async function starving(t, more) {
     const { starve, options } = await start(t, more);
     const nginx = await create(t, options);
 
-    nginx.configure({ server: options.server.replace(/@PORT@/g, nginx.port) });
     await nginx.start(starve.env);
     await until('the worker', () => nginx.workers().length === 1);
 

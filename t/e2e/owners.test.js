@@ -93,7 +93,6 @@ async function running(t, server) {
         server,
     });
 
-    nginx.configure({ server: server.replace(/@PORT@/g, nginx.port) });
     await nginx.start();
     await until('two workers', () => nginx.workers().length >= 2);
 

@@ -63,10 +63,10 @@ const SERVER = `
 async function running(t, reconcile) {
     const nango = await sim.start(t, { signingKey: KEY,
                                        settings: { breaker: false } });
-    const nginx = await create(t, { http: HTTP.replace('@API@', nango.url)
-        .replace('off;', `${reconcile || 'off'};`) });
+    const nginx = await create(t, { server: SERVER,
+        http: HTTP.replace('@API@', nango.url)
+            .replace('off;', `${reconcile || 'off'};`) });
 
-    nginx.configure({ server: SERVER.replace('@PORT@', nginx.port) });
     await nginx.start();
     await until('two workers', () => nginx.workers().length >= 2);
 

@@ -249,7 +249,6 @@ test('each kind of request before and after a reload', { timeout: 5 * PATIENCE }
         server: SERVER, workers: 1,
     });
 
-    nginx.configure({ server: SERVER.replace('@PORT@', nginx.port) });
     await nginx.start();
 
     await sim.control('POST', 'state', { connections: [1, 2].map((n) => ({
