@@ -1059,6 +1059,12 @@ test('a reload without memory leaves the old workers', async (t) => {
 
         const refused = starve.feed();
 
+        /* It may have said so of what it can do without, and goes on. */
+
+        nginx.kill(nginx.master, 'SIGUSR1');
+        await until('the end of the reload', () =>
+            /reopening logs/.test(lines()));
+
         if (/start worker process /.test(lines())) {
             await until('the old one to go', () => !nginx.alive(old));
         } else {

@@ -662,6 +662,21 @@ test('429 and what is said of the time', {}, async (t) => {
 });
 
 
+/* A session over a kept connection, which somebody's late RST may meet. */
+async function assertGood(nginx, user) {
+    for (let n = 0; ; n++) {
+        const answer = await ask(nginx, user);
+
+        if (answer.status === 200 || n === 4) {
+            assertAnswer(answer, 200, user);
+            return;
+        }
+
+        assertAnswer(answer, 503, user);
+    }
+}
+
+
 test('cut at every byte', {}, async (t) => {
     /* cut-FRAMING-HOW-LENGTH: the reply to it without what is behind */
     const bytes = (user) => FRAMINGS[user.split('-')[1]](user);
@@ -722,7 +737,7 @@ test('cut at every byte', {}, async (t) => {
                     /* On a connection that was good once, every other time. */
 
                     if (n % 2) {
-                        await assertSession(nginx, `before-${user}`);
+                        await assertGood(nginx, `before-${user}`);
                     }
 
                     assertAnswer(await ask(nginx, user), expected, user);
