@@ -685,6 +685,7 @@ ngx_nango_curl_post_handler(ngx_event_t *ev)
 static void
 ngx_nango_curl_event_handler(ngx_event_t *ev)
 {
+    u_char               b;
     ngx_connection_t    *c;
     ngx_nango_socket_t  *s;
 
@@ -692,6 +693,15 @@ ngx_nango_curl_event_handler(ngx_event_t *ev)
     s = ngx_nango_curl_fd(c->fd);
 
     if (!s->wanted) {
+
+        /* One of the same turn, and libcurl has read since what it told of. */
+
+        if (recv(c->fd, &b, 1, MSG_PEEK|MSG_DONTWAIT) == -1
+            && ngx_socket_errno == NGX_EAGAIN)
+        {
+            return;
+        }
+
         /* An idle connection: closed by Nango, most likely. */
 
         ngx_nango_curl_unasked(c->fd);
