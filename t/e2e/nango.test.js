@@ -951,6 +951,47 @@ function between(socket, port, changed) {
 }
 
 
+/*
+ * libcurl reads for all transfers of which a timer is due when it is told of
+ * one socket; what epoll has said of the others, in the same breath, is old.
+ */
+test('connections are kept that were read before their turn', {}, async (t) => {
+    const held = [];
+    const hold = (socket, { user }) => {
+        held.push(() => socket.write(FRAMINGS.length(user)));
+    };
+
+    const peer = await peers.create(t, { hold });
+    const nginx = await running(t, {
+        main: `api http://127.0.0.1:${peer.port}; api_connect_timeout 1s;`,
+    });
+
+    for (let round = 0; round < 2; round++) {
+        const users = Array.from({ length: 4 }, (_, n) => `hold-${round}${n}`);
+        const all = Promise.all(users.map((user) => assertSession(nginx,
+                                                                  user)));
+
+        await until('Nango to be asked', () => held.length === users.length);
+
+        nginx.kill(nginx.worker, 'SIGSTOP');
+
+        try {
+            held.splice(0).forEach((speak) => speak());
+            await sleep(1500);
+
+        } finally {
+            nginx.kill(nginx.worker, 'SIGCONT');
+        }
+
+        await all;
+        assert.strictEqual(peer.connections, users.length);
+    }
+
+    assert.strictEqual(await nginx.stop(), true);
+    assertCalm(nginx);
+});
+
+
 test('TLS that is not as it should be', {}, async (t) => {
     const made = certificates(t);
     const trusted = `api_trusted_certificate ${made.ca};`;
