@@ -1090,7 +1090,11 @@ test('TLS that is not as it should be', {}, async (t) => {
             async ([name, [, expected]]) => {
                 const user = `${name}-${n}`;
 
-                assertAnswer(await ask(nginx, user, name), expected, user);
+                /* What did not answer five times is asked now and then only. */
+                const allowed = n < 5 || expected === 200 ? expected
+                    : [expected, 503].flat();
+
+                assertAnswer(await ask(nginx, user, name), allowed, user);
             }));
     }
 
