@@ -48,6 +48,9 @@ const RELOAD_BOUND = 64 * 1024;
 const WORKERS_BOUND = MB;
 const REQUESTS_BOUND = MB / 2;
 
+/* A worker that has only begun has not taken all its places in the store. */
+const PLACES = 4;
+
 /* How many webhooks wait at once is a matter of chance. */
 const CUT_BOUND = LONG ? MB : 2 * MB;
 
@@ -254,7 +257,9 @@ test(`${RELOADS} reloads leave nothing behind`,
     }
 
     for (const name of ['log', 'state']) {
-        assert.ok(growth(workers, name) < 1, name);
+        const places = growth(workers, name);
+
+        assert.ok(places <= PLACES, `${places} places in the ${name}`);
     }
 
     assert.ok(more < RELOAD_BOUND, `the master: ${kb(more)}`);
