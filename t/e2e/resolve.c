@@ -9,6 +9,8 @@
  *     again.test     no answer of any server
  *     two.test       127.0.0.9, where nobody listens, then 127.0.0.1
  *     slow-N.test    port N of 127.0.0.1, then the port that is asked for
+ *     held.test      nothing until there is a file NANGO_NAMES, then 127.0.0.1
+ *     absent.test    no such name until there is that file, then 127.0.0.1
  */
 
 #define _GNU_SOURCE
@@ -23,6 +25,31 @@
 
 typedef int (*resolve_pt)(const char *, const char *, const struct addrinfo *,
     struct addrinfo **);
+
+
+static const char  *names;
+
+
+/* Workers have another environment. */
+
+static void __attribute__((constructor))
+begin(void)
+{
+    const char  *path;
+
+    path = getenv("NANGO_NAMES");
+
+    if (path != NULL) {
+        names = strdup(path);
+    }
+}
+
+
+static int
+told(void)
+{
+    return names != NULL && access(names, F_OK) == 0;
+}
 
 
 /* One address and then 127.0.0.1. */
@@ -77,6 +104,19 @@ getaddrinfo(const char *node, const char *service,
 
     if (strcmp(node, "again.test") == 0) {
         return EAI_AGAIN;
+    }
+
+    if (strcmp(node, "held.test") == 0) {
+
+        while (!told()) {
+            (void) usleep(20000);
+        }
+
+        return next("127.0.0.1", service, hints, res);
+    }
+
+    if (strcmp(node, "absent.test") == 0) {
+        return told() ? next("127.0.0.1", service, hints, res) : EAI_NONAME;
     }
 
     if (strcmp(node, "two.test") == 0) {
