@@ -110,6 +110,51 @@ function assertOrder(got) {
 
 
 /*
+ * All of the store's events have come, in order for each connection where they
+ * came first; those that came again are given to "again" with the one before.
+ */
+function assertDelivered(backend, events, again) {
+    const seen = new Map();
+    const lanes = new Map(events.map((one) => [one.sequence,
+                                               one.connection_id]));
+    const last = new Map();
+    const accepted = backend.got.filter(({ status }) => status < 300);
+
+    for (const one of accepted) {
+        const lane = lanes.get(one.sequence);
+        const before = seen.get(one.sequence);
+
+        assert.ok(lane, `nobody sent ${one.sequence}`);
+
+        if (before) {
+            again(before, one);
+            continue;
+        }
+
+        assert.ok(!(last.get(lane) > one.sequence),
+                  `${lane}: ${one.sequence} after ${last.get(lane)}`);
+        last.set(lane, one.sequence);
+        seen.set(one.sequence, one);
+    }
+
+    assert.deepStrictEqual(events.map((one) => one.sequence).filter(
+        (sequence) => !seen.has(sequence)), []);
+
+    return accepted.length - seen.size;
+}
+
+
+/* Of all, each event is delivered and nothing else. */
+function assertLedgers(all, events) {
+    for (const one of Object.values(all)) {
+        assert.strictEqual(one.stored, events.length, one.name);
+        assert.strictEqual(one.delivered, events.length, one.name);
+        assert.strictEqual(one.dead + one.lost + one.skipped, 0, one.name);
+    }
+}
+
+
+/*
  * The ledger of each subscriber, by its name, as the store has it: read is
  * what reader() of model.js gave.  It has to be true at any time.
  */
@@ -153,5 +198,6 @@ async function settled(read, nginx, ms) {
 }
 
 
-module.exports = { assertOrder, config, creation, environment, KEY, laneOf,
-                   ledgers, post, settled, sync };
+module.exports = { assertDelivered, assertLedgers, assertOrder, config,
+                   creation, environment, KEY, laneOf, ledgers, post, settled,
+                   sync };

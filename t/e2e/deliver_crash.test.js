@@ -18,7 +18,8 @@ const { monitorEventLoopDelay } = require('node:perf_hooks');
 const { test } = require('node:test');
 
 const { Backend } = require('./backend');
-const { config, KEY, post, settled, sync } = require('./deliver');
+const { assertDelivered, assertLedgers, config, KEY, post, settled, sync }
+    = require('./deliver');
 const { Load, random } = require('./load');
 const { reader } = require('./model');
 const { create, sleep, until } = require('./nginx');
@@ -69,50 +70,6 @@ function makeLoad(nginx, again) {
                          dedupes: false }],
         again,
     }).run();
-}
-
-
-/*
- * All of them have come, in order for each connection where they came first;
- * those that came again are given to "again" with the one before.
- */
-function assertDelivered(backend, events, again) {
-    const seen = new Map();
-    const lanes = new Map(events.map((one) => [one.sequence,
-                                               one.connection_id]));
-    const last = new Map();
-    const accepted = backend.got.filter(({ status }) => status < 300);
-
-    for (const one of accepted) {
-        const lane = lanes.get(one.sequence);
-        const before = seen.get(one.sequence);
-
-        assert.ok(lane, `nobody sent ${one.sequence}`);
-
-        if (before) {
-            again(before, one);
-            continue;
-        }
-
-        assert.ok(!(last.get(lane) > one.sequence),
-                  `${lane}: ${one.sequence} after ${last.get(lane)}`);
-        last.set(lane, one.sequence);
-        seen.set(one.sequence, one);
-    }
-
-    assert.deepStrictEqual(events.map((one) => one.sequence).filter(
-        (sequence) => !seen.has(sequence)), []);
-
-    return accepted.length - seen.size;
-}
-
-
-function assertLedgers(all, events) {
-    for (const one of Object.values(all)) {
-        assert.strictEqual(one.stored, events.length, one.name);
-        assert.strictEqual(one.delivered, events.length, one.name);
-        assert.strictEqual(one.dead + one.lost + one.skipped, 0, one.name);
-    }
 }
 
 

@@ -1,0 +1,205 @@
+/*
+ * worker_shutdown_timeout and what takes longer than it: deliveries to who
+ * answers slowly, never, or does not even read; pages that wait, and streams.
+ * The worker goes in its time, nothing is lost, and what was settled is not
+ * done again.
+ */
+
+'use strict';
+
+const assert = require('node:assert');
+const { execFileSync } = require('node:child_process');
+const fs = require('node:fs');
+const net = require('node:net');
+const path = require('node:path');
+const nodeTest = require('node:test');
+
+const { Backend } = require('./backend');
+const { hmac } = require('./client');
+const { assertDelivered, assertLedgers, config, KEY, ledgers, post, settled,
+        sync } = require('./deliver');
+const { Follower } = require('./follow');
+const { reader } = require('./model');
+const { create, freePort, sleep, until } = require('./nginx');
+const { Wire, get, head, post: request } = require('./wire');
+
+/* ms: of what takes two seconds at most. */
+const END = 10000;
+
+/* At once, of each subscriber. */
+const CONCURRENCY = 16;
+
+const STREAM = { Accept: 'text/event-stream' };
+
+
+/* None may hang: what waits for ever is a failure. */
+function test(name, fn) {
+    return nodeTest(name, { timeout: 60000 }, fn);
+}
+
+
+/* A webhook of which the rest does not come, and that holds its worker. */
+async function half(nginx) {
+    const wire = new Wire(nginx.port);
+
+    await wire.write(head('POST', '/webhook', {
+        'Content-Type': 'application/json', 'Content-Length': 100,
+        'X-Nango-Hmac-Sha256': hmac('', KEY) }));
+    await wire.write('{');
+
+    return wire;
+}
+
+
+/* It answers when it is told to: [{one, resolve}], in their order. */
+function hold(backend) {
+    const held = [];
+
+    backend.answer = (one) => new Promise((resolve) => {
+        held.push({ one, resolve });
+    });
+
+    return held;
+}
+
+
+/* Whoever is there at a port, and reads nothing. */
+async function deaf(t, port) {
+    const sockets = [];
+    const server = net.createServer({ pauseOnConnect: true }, (socket) => {
+        socket.on('error', () => {});
+        sockets.push(socket);
+    });
+
+    await new Promise((resolve) => {
+        server.listen(port, '127.0.0.1', resolve);
+    });
+
+    const close = () => {
+        sockets.forEach((socket) => socket.destroy());
+
+        return new Promise((resolve) => { server.close(resolve); });
+    };
+
+    t.after(close);
+
+    return { sockets, close };
+}
+
+
+/* The old workers go in time, and there are others. */
+async function end(nginx, how) {
+    const old = nginx.workers();
+    const { master } = nginx;
+
+    nginx.kill(master, how === 'reload' ? 'SIGHUP' : 'SIGQUIT');
+
+    const gone = until('the old workers to go',
+                       () => !old.some((pid) => nginx.alive(pid)), END);
+
+    return async () => {
+        await gone;
+
+        if (how === 'reload') {
+            await until('new workers', () => nginx.workers().length === 2);
+            return;
+        }
+
+        await until('the master to go', () => !nginx.alive(master));
+        await nginx.killAll();
+        await nginx.start();
+    };
+}
+
+
+function calm(nginx) {
+    assert.deepStrictEqual(nginx.lines('emerg', 'alert', 'crit'), []);
+}
+
+
+for (const [how, timeout] of [['reload', '1s'], ['quit', '1s'],
+                              ['quit', '100ms']]) {
+    test(`deliveries under way, ${how}, ${timeout}`, async (t) => {
+        const read = reader(t);
+        const [quick, slow, never, stuck] = await Promise.all(
+            Array.from({ length: 4 }, () => Backend.create(t)));
+        const nginx = await create(t, config(
+            Object.entries({ quick, slow, never, stuck }).map(([name, one]) =>
+                `deliver ${name} ${one.url} timeout=1h;`).join('\n'),
+            { main: `worker_shutdown_timeout ${timeout};` }));
+
+        /* What is settled, by everybody; then nothing is. */
+
+        await nginx.start();
+
+        for (let i = 0; i < 20; i++) {
+            await post(nginx, sync(`c-${i % 7}`));
+        }
+
+        await settled(read, nginx);
+        await stuck.down();
+
+        const wall = await deaf(t, stuck.port);
+        const held = hold(slow);
+        const silent = hold(never);
+
+        await post(nginx, sync('large', { padding: 'x'.repeat(12 << 20) }));
+
+        for (let i = 0; i < 60; i++) {
+            await post(nginx, sync(`c-${i % 40}`));
+        }
+
+        await until('all of it to hang', () => held.length === CONCURRENCY
+            && silent.length === CONCURRENCY
+            && wall.sockets.length === CONCURRENCY
+            && quick.accepted.length === 81);
+
+        held.splice(0, 6).forEach(({ resolve }) => resolve(200));
+
+        await until('what was answered to be settled', () => {
+            const all = ledgers(read, nginx);
+
+            return all.quick.delivered === 81 && all.slow.delivered === 26
+                   && held.length === CONCURRENCY;
+        });
+
+        const done = new Set(slow.accepted);
+        const wire = await half(nginx);
+        const over = await end(nginx, how);
+
+        /* Whoever answers now is heard, or asked again. */
+
+        const at = Date.now();
+
+        held.splice(0, 4).forEach(({ resolve }) => resolve(200));
+        await over();
+        await wire.closed;
+        assert.deepStrictEqual(wire.answers, []);
+
+        slow.answer = () => 200;
+        never.answer = () => 200;
+        [...held, ...silent].forEach(({ resolve }) => resolve(200));
+        await wall.close();
+        await stuck.up();
+
+        const { events } = read(nginx.store);
+
+        assert.strictEqual(events.length, 81);
+        assertLedgers(await settled(read, nginx, 20000), events);
+
+        for (const [name, backend] of Object.entries({ quick, slow, never,
+                                                       stuck })) {
+            const again = assertDelivered(backend, events, (before, one) => {
+                assert.ok(name === 'slow' && !done.has(one.sequence)
+                          && before.answered >= at,
+                          `${one.sequence} comes to ${name} again`);
+            });
+
+            t.diagnostic(`${name}: ${again} of ${events.length} again`);
+        }
+
+        calm(nginx);
+        assert.ok(await nginx.stop(END), 'nginx does not end');
+        calm(nginx);
+    });
+}
