@@ -16,12 +16,12 @@ const nodeTest = require('node:test');
 
 const { Backend } = require('./backend');
 const { hmac } = require('./client');
-const { assertDelivered, assertLedgers, config, KEY, ledgers, post, settled,
-        sync } = require('./deliver');
+const { assertDelivered, assertLedgers, config, creation, KEY, ledgers, post,
+        settled, sync } = require('./deliver');
 const { Follower } = require('./follow');
 const { reader } = require('./model');
-const { create, freePort, sleep, until } = require('./nginx');
-const { Wire, get, head, post: request } = require('./wire');
+const { create, freePort, until } = require('./nginx');
+const { Wire, get, head, once } = require('./wire');
 
 /* ms: of what takes two seconds at most. */
 const END = 10000;
@@ -84,6 +84,20 @@ async function deaf(t, port) {
     t.after(close);
 
     return { sockets, close };
+}
+
+
+/* Makes the file of the only body that has one wait for its other end. */
+function pipe(nginx) {
+    const bodies = path.join(nginx.store, 'bodies');
+    const body = path.join(bodies, fs.readdirSync(bodies).find((name) =>
+        /^[0-9a-f]+$/.test(name)));
+
+    fs.unlinkSync(body);
+    execFileSync('mkfifo', [body]);
+    fs.chmodSync(body, 0o666);
+
+    return { release: () => fs.closeSync(fs.openSync(body, 'w')) };
 }
 
 
@@ -201,5 +215,184 @@ for (const [how, timeout] of [['reload', '1s'], ['quit', '1s'],
         calm(nginx);
         assert.ok(await nginx.stop(END), 'nginx does not end');
         calm(nginx);
+    });
+}
+
+
+const LOCATIONS = `
+    location = /events {
+        nango_owner  end_user_id $http_x_user;
+        nango_events prod;
+    }
+    location = /all {
+        allow 127.0.0.1;
+        nango_events prod all;
+    }
+    location = /status { stub_status; }
+`;
+
+
+/* Until so many requests are being answered, beside the one that asks. */
+function answering(nginx, count) {
+    return until(`${count} requests`, async () => {
+        const { text } = await once(nginx.port, get('/status'));
+
+        return Number(/Writing: (\d+)/.exec(text)[1]) - 1 === count;
+    });
+}
+
+
+function numbers(from, to) {
+    return Array.from({ length: to - from + 1 }, (_, i) => from + i);
+}
+
+
+for (const how of ['reload', 'quit']) {
+    test(`pages that wait and streams, ${how}`, async (t) => {
+        const small = await freePort();
+        const nginx = await create(t, config('', {
+            main: 'worker_shutdown_timeout 1s;',
+            locations: `${LOCATIONS} listen 127.0.0.1:${small} sndbuf=4k;`,
+        }));
+        const user = { 'X-User': 'ann' };
+        const follow = (port, url) => {
+            const one = new Follower(port, url, user);
+
+            t.after(() => one.close());
+
+            return one;
+        };
+
+        await nginx.start();
+        await post(nginx, creation('c-1', 'ann'));
+
+        for (let i = 0; i < 30; i++) {
+            await post(nginx, sync('c-1', { padding: 'x'.repeat(100000) }));
+        }
+
+        /* Some have nothing to get, some more than they read. */
+
+        const urls = ['/events', '/all', '/events', '/all'];
+        const idle = urls.map((url) => follow(nginx.port, url));
+        const slow = urls.map((url) => follow(small, `${url}?after=0`));
+
+        slow.forEach((one) => one.pause());
+
+        await until('the streams', () => idle.every((one) => one.id)
+                                         && slow.every((one) => one.response));
+
+        const pages = await Promise.all(urls.map(async (url) => {
+            const wire = new Wire(nginx.port);
+
+            await wire.write(get(`${url}?after=31&wait=50`, user));
+
+            return wire;
+        }));
+
+        await answering(nginx, 12);
+
+        const whole = idle.map(({ response }) => new Promise((resolve) => {
+            response.once('close', () => resolve(response.complete));
+        }));
+        const over = await end(nginx, how);
+
+        /* Who can be told is told, and who does not read is cut. */
+
+        for (const page of pages) {
+            const { status, json } = await page.answer();
+
+            assert.deepStrictEqual([status, json.events, json.next],
+                                   [200, [], 31]);
+        }
+
+        assert.ok((await Promise.all(whole)).every((complete) => complete));
+        await over();
+
+        slow.forEach((one) => one.resume());
+
+        for (let i = 0; i < 5; i++) {
+            await post(nginx, sync('c-1'));
+        }
+
+        await until('all events', () => idle.every(
+            ({ events }) => events.length >= 5) && slow.every(
+            ({ events }) => events.length >= 36), 20000);
+
+        idle.forEach((one) => {
+            assert.deepStrictEqual(one.sequences(), numbers(32, 36));
+        });
+        slow.forEach((one) => {
+            assert.deepStrictEqual(one.sequences(), numbers(1, 36));
+        });
+
+        calm(nginx);
+        assert.ok(await nginx.stop(END), 'nginx does not end');
+        calm(nginx);
+    });
+
+
+    test(`pages and streams while the only thread reads, ${how}`,
+         async (t) =>
+    {
+        const nginx = await create(t, config('', {
+            main: `worker_shutdown_timeout 500ms;
+                   thread_pool default threads=1;`,
+            workers: 1, locations: LOCATIONS,
+        }));
+        const user = { 'X-User': 'ann' };
+
+        await nginx.start();
+        await post(nginx, creation('c-1', 'ann'));
+        await post(nginx, sync('c-1', { padding: 'x'.repeat(200000) }));
+        await until('the events', async () => (await once(nginx.port,
+            get('/all?after=0'))).json.events.length === 2);
+
+        const body = pipe(nginx);
+        const wires = [];
+
+        for (const [url, headers] of [
+            ['/all?body=2', {}],
+            ['/all?after=0', {}],
+            ['/events?after=0&wait=50', user],
+            ['/events?after=0', { ...STREAM, ...user }],
+        ]) {
+            const wire = new Wire(nginx.port);
+
+            await wire.write(get(url, headers));
+            wires.push(wire);
+        }
+
+        await answering(nginx, wires.length);
+
+        const [old] = nginx.workers();
+        const { master } = nginx;
+        const other = await half(nginx);
+
+        nginx.kill(master, how === 'reload' ? 'SIGHUP' : 'SIGQUIT');
+        await other.closed;
+
+        if (how === 'reload') {
+            const page = await until('another worker', () => once(nginx.port,
+                get('/all?after=0')).catch(() => undefined));
+
+            assert.strictEqual(page.json.events.length, 2);
+        }
+
+        /* A thread cannot be cut, and its request lives as long. */
+
+        assert.ok(nginx.alive(old));
+        body.release();
+
+        await Promise.all(wires.map((wire) => wire.closed));
+        assert.deepStrictEqual(wires.flatMap(({ answers }) => answers), []);
+        await until('the old worker to go', () => !nginx.alive(old), END);
+
+        if (how === 'quit') {
+            await until('the master to go', () => !nginx.alive(master));
+        }
+
+        assert.ok(await nginx.stop(END), 'nginx does not end');
+        assert.ok(nginx.lines('emerg', 'alert', 'crit').every(
+            (line) => / is not as long as the body /.test(line)));
     });
 }
