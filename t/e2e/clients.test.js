@@ -7,15 +7,15 @@
 'use strict';
 
 const assert = require('node:assert');
-const { execFileSync } = require('node:child_process');
 const fs = require('node:fs');
 const http2 = require('node:http2');
-const os = require('node:os');
 const path = require('node:path');
 const nodeTest = require('node:test');
 
-const { MEMORY, bodies, calm, creation, files, hold, list, nango,
-        running, settings, signed, temporary } = require('./edge');
+const { MEMORY, active, bodies, calm, creation, descriptors, files, hold, list,
+        nango, pools, running, settings, signed, temporary }
+    = require('./edge');
+const { NEEDS, connect, speaking, stream } = require('./h2');
 const { create, freePort, sleep, until } = require('./nginx');
 const { Wire, chunked, chunks, get, head, once, post } = require('./wire');
 
@@ -26,50 +26,6 @@ const JSON_TYPE = { 'Content-Type': 'application/json' };
 /* None may hang: what waits for ever is a failure. */
 function test(name, options, fn) {
     return nodeTest(name, { timeout: LONG ? 600000 : 120000, ...options }, fn);
-}
-
-
-/* Of all workers. */
-function descriptors(nginx) {
-    return nginx.workers().reduce((n, pid) => n
-        + fs.readdirSync(`/proc/${pid}/fd`).length, 0);
-}
-
-
-/* Connections of clients, and whoever else has one. */
-async function active(nginx) {
-    const { text } = await once(nginx.port, get('/status'));
-
-    /* This one is among them. */
-    return Number(/Active connections: (\d+)/.exec(text)[1]) - 1;
-}
-
-
-/*
- * The pools, by nginx's own debug log: blocks that were allocated after the
- * log's first bytes and are not freed.  undefined: it has no such log.
- */
-function pools(nginx, from) {
-    const file = path.join(nginx.dir, 'debug.log');
-    const text = fs.readFileSync(file, 'latin1').slice(from);
-    const live = new Map();
-    const line = new RegExp(' \\[debug\\] (\\d+)#\\d+: (?:\\*\\d+ )?'
-                            + '(posix_memalign|free): 0*([0-9A-F]+)(.*)', 'g');
-    let n = 0;
-
-    for (const [, pid, what, address, rest] of text.matchAll(line)) {
-        const block = `${pid} ${address}`;
-
-        if (what === 'free') {
-            live.delete(block);
-
-        } else {
-            live.set(block, rest);
-            n++;
-        }
-    }
-
-    return n ? [...live] : undefined;
 }
 
 
@@ -902,73 +858,6 @@ test('thousands of idle clients', {}, async (t) => {
 });
 
 
-const HTTP2 = execFileSync('/bin/sh', ['-c', '"$0" -V 2>&1',
-    process.env.NANGO_NGINX || '/usr/sbin/nginx'], { encoding: 'utf8' })
-    .includes('--with-http_v2_module');
-
-
-/* An nginx that speaks HTTP/2, and where: plain, and in TLS. */
-async function speaking(t, api) {
-    const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'nango-e2e-'));
-    const [plain, tls] = [await freePort(), await freePort()];
-    const options = settings(api);
-
-    t.after(() => fs.rmSync(dir, { recursive: true, force: true }));
-
-    execFileSync('openssl', ['req', '-x509', '-newkey', 'rsa:2048', '-nodes',
-        '-keyout', `${dir}/key`, '-out', `${dir}/cert`, '-days', '1', '-subj',
-        '/CN=localhost'], { stdio: 'ignore' });
-
-    options.server += `
-        listen 127.0.0.1:${plain} http2;
-        listen 127.0.0.1:${tls} ssl http2;
-        ssl_certificate     ${dir}/cert;
-        ssl_certificate_key ${dir}/key;
-        http2_recv_timeout  5s;`;
-
-    const nginx = await running(t, options);
-
-    nginx.urls = [`http://127.0.0.1:${plain}`, `https://127.0.0.1:${tls}`];
-
-    return nginx;
-}
-
-
-function connect(t, url, options) {
-    const client = http2.connect(url, { rejectUnauthorized: false,
-                                        ...options });
-
-    client.on('error', () => {});
-    t.after(() => client.destroy());
-
-    return client;
-}
-
-
-/* A stream; done resolves to the answer, or to how it ended. */
-function stream(client, method, url, headers) {
-    const one = client.request({ ':method': method, ':path': url, ...headers },
-                               { endStream: method === 'GET' });
-    const parts = [];
-    let fields;
-
-    one.done = new Promise((resolve) => {
-        one.on('response', (seen) => { fields = seen; });
-        one.on('data', (part) => parts.push(part));
-        one.on('error', () => {});
-        one.on('close', () => {
-            const text = Buffer.concat(parts).toString();
-
-            resolve({ status: fields && fields[':status'], text,
-                      json: /^\{/.test(text) && one.rstCode === 0
-                            ? JSON.parse(text) : undefined });
-        });
-    });
-
-    return one;
-}
-
-
 /* Without a length, where it is not asked for. */
 function webhook(client, body, length, key) {
     const one = stream(client, 'POST', '/webhook', {
@@ -982,15 +871,12 @@ function webhook(client, body, length, key) {
 }
 
 
-const NEEDS = { skip: HTTP2 ? false : 'this nginx has no HTTP/2' };
-
-
 test('HTTP/2: every endpoint, bodies of every size, many streams', NEEDS,
      async (t) =>
 {
     const read = bodies(t);
     const api = await nango(t);
-    const nginx = await speaking(t, api.port);
+    const nginx = await speaking(t, settings(api.port));
     const sent = [];
 
     for (const url of nginx.urls) {
@@ -1145,7 +1031,7 @@ test('HTTP/2: streams that end at every stage leave nothing', NEEDS,
 {
     const read = bodies(t);
     const api = await nango(t);
-    const nginx = await speaking(t, api.port);
+    const nginx = await speaking(t, settings(api.port));
     const workers = nginx.workers();
     let stored = 0;
 

@@ -1,13 +1,13 @@
 /*
  * What the tests of strange bodies and of strange clients share: an nginx with
- * every endpoint, a Nango whose answers can be held back, and what the store
- * holds, compared with what was sent.
+ * every endpoint, a Nango whose answers can be held back, what the store holds,
+ * compared with what was sent, and what nginx has of those who are gone.
  */
 
 'use strict';
 
 const assert = require('node:assert');
-const { spawn } = require('node:child_process');
+const { execFileSync, spawn } = require('node:child_process');
 const fs = require('node:fs');
 const http = require('node:http');
 const path = require('node:path');
@@ -156,6 +156,64 @@ function calm(nginx, workers) {
 }
 
 
+/* Of all workers. */
+function descriptors(nginx) {
+    return nginx.workers().reduce((n, pid) => n
+        + fs.readdirSync(`/proc/${pid}/fd`).length, 0);
+}
+
+
+/* Connections of clients, and whoever else has one. */
+async function active(nginx) {
+    const { text } = await once(nginx.port, get('/status'));
+
+    /* This one is among them. */
+    return Number(/Active connections: (\d+)/.exec(text)[1]) - 1;
+}
+
+
+/*
+ * The pools, by nginx's own debug log: blocks that were allocated after the
+ * log's first bytes and are not freed.  undefined: it has no such log.
+ */
+function pools(nginx, from) {
+    const file = path.join(nginx.dir, 'debug.log');
+    const text = fs.readFileSync(file, 'latin1').slice(from);
+    const live = new Map();
+    const line = new RegExp(' \\[debug\\] (\\d+)#\\d+: (?:\\*\\d+ )?'
+                            + '(posix_memalign|free): 0*([0-9A-F]+)(.*)', 'g');
+    let n = 0;
+
+    for (const [, pid, what, address, rest] of text.matchAll(line)) {
+        const block = `${pid} ${address}`;
+
+        if (what === 'free') {
+            live.delete(block);
+
+        } else {
+            live.set(block, rest);
+            n++;
+        }
+    }
+
+    return n ? [...live] : undefined;
+}
+
+
+/* Makes the file of the only body that has one wait for its other end. */
+function pipe(nginx) {
+    const bodies = path.join(nginx.store, 'bodies');
+    const body = path.join(bodies, fs.readdirSync(bodies).find((name) =>
+        /^[0-9a-f]+$/.test(name)));
+
+    fs.unlinkSync(body);
+    execFileSync('mkfifo', [body]);
+    fs.chmodSync(body, 0o666);
+
+    return { release: () => fs.closeSync(fs.openSync(body, 'w')) };
+}
+
+
 /* The writer lock of the log, or of the state, until released. */
 async function hold(t, nginx, name) {
     const child = spawn(compile(t, 'hold.c', '-llmdb'),
@@ -238,5 +296,6 @@ async function nango(t) {
 }
 
 
-module.exports = { KEY, MEMORY, MOST, bodies, calm, creation, files, hold,
-                   list, nango, running, settings, signed, temporary };
+module.exports = { KEY, MEMORY, MOST, active, bodies, calm, creation,
+                   descriptors, files, hold, list, nango, pipe, pools, running,
+                   settings, signed, temporary };

@@ -14,6 +14,7 @@ const path = require('node:path');
 const nodeTest = require('node:test');
 
 const { Client, hmac, once } = require('./client');
+const { pipe } = require('./edge');
 const { Follower } = require('./follow');
 const { compile } = require('./model');
 const { random } = require('./load');
@@ -785,20 +786,6 @@ test('a stream that is idle says where it is', async (t) => {
     assert.deepStrictEqual(one.events, []);
     assert.deepStrictEqual(one.statuses, [200]);
 });
-
-
-/* Makes the file of the only body that has one wait for its other end. */
-function pipe(nginx) {
-    const bodies = path.join(nginx.store, 'bodies');
-    const body = path.join(bodies, fs.readdirSync(bodies).find((name) =>
-        /^[0-9a-f]+$/.test(name)));
-
-    fs.unlinkSync(body);
-    execFileSync('mkfifo', [body]);
-    fs.chmodSync(body, 0o666);
-
-    return { release: () => fs.closeSync(fs.openSync(body, 'w')) };
-}
 
 
 /* Its status, however long that takes. */

@@ -8,16 +8,14 @@
 'use strict';
 
 const assert = require('node:assert');
-const { execFileSync } = require('node:child_process');
-const fs = require('node:fs');
 const net = require('node:net');
-const path = require('node:path');
 const nodeTest = require('node:test');
 
 const { Backend } = require('./backend');
 const { hmac } = require('./client');
 const { assertDelivered, assertLedgers, config, creation, KEY, ledgers, post,
         settled, sync } = require('./deliver');
+const { pipe } = require('./edge');
 const { Follower } = require('./follow');
 const { reader } = require('./model');
 const { create, freePort, until } = require('./nginx');
@@ -84,20 +82,6 @@ async function deaf(t, port) {
     t.after(close);
 
     return { sockets, close };
-}
-
-
-/* Makes the file of the only body that has one wait for its other end. */
-function pipe(nginx) {
-    const bodies = path.join(nginx.store, 'bodies');
-    const body = path.join(bodies, fs.readdirSync(bodies).find((name) =>
-        /^[0-9a-f]+$/.test(name)));
-
-    fs.unlinkSync(body);
-    execFileSync('mkfifo', [body]);
-    fs.chmodSync(body, 0o666);
-
-    return { release: () => fs.closeSync(fs.openSync(body, 'w')) };
 }
 
 
