@@ -172,6 +172,24 @@ async function active(nginx) {
 }
 
 
+/* Until so many requests are being answered, beside the one that asks. */
+function answering(nginx, count) {
+    return until(`${count} requests`, async () => {
+        const { text } = await once(nginx.port, get('/status'));
+
+        return Number(/Writing: (\d+)/.exec(text)[1]) - 1 === count;
+    });
+}
+
+
+/* Bytes that a process has of its own. */
+function anonymous(pid) {
+    const text = fs.readFileSync(`/proc/${pid}/smaps_rollup`, 'latin1');
+
+    return 1024 * Number(/^Anonymous:\s+(\d+)/m.exec(text)[1]);
+}
+
+
 /*
  * The pools, by nginx's own debug log: blocks that were allocated after the
  * log's first bytes and are not freed.  undefined: it has no such log.
@@ -296,6 +314,6 @@ async function nango(t) {
 }
 
 
-module.exports = { KEY, MEMORY, MOST, active, bodies, calm, creation,
-                   descriptors, files, hold, list, nango, pipe, pools, running,
-                   settings, signed, temporary };
+module.exports = { KEY, MEMORY, MOST, active, anonymous, answering, bodies,
+                   calm, creation, descriptors, files, hold, list, nango, pipe,
+                   pools, running, settings, signed, temporary };

@@ -14,7 +14,7 @@ const path = require('node:path');
 const nodeTest = require('node:test');
 
 const { Client, hmac, once } = require('./client');
-const { pipe } = require('./edge');
+const { anonymous, pipe } = require('./edge');
 const { Follower } = require('./follow');
 const { compile } = require('./model');
 const { random } = require('./load');
@@ -143,13 +143,6 @@ function poll(nginx, url, headers) {
     one.answer.catch(() => {});
 
     return one;
-}
-
-
-function anonymous(pid) {
-    const text = fs.readFileSync(`/proc/${pid}/smaps_rollup`, 'latin1');
-
-    return 1024 * Number(/^Anonymous:\s+(\d+)/m.exec(text)[1]);
 }
 
 

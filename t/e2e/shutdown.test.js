@@ -15,7 +15,7 @@ const { Backend } = require('./backend');
 const { hmac } = require('./client');
 const { assertDelivered, assertLedgers, config, creation, KEY, ledgers, post,
         settled, sync } = require('./deliver');
-const { pipe } = require('./edge');
+const { answering, pipe } = require('./edge');
 const { Follower } = require('./follow');
 const { reader } = require('./model');
 const { create, freePort, until } = require('./nginx');
@@ -214,16 +214,6 @@ const LOCATIONS = `
     }
     location = /status { stub_status; }
 `;
-
-
-/* Until so many requests are being answered, beside the one that asks. */
-function answering(nginx, count) {
-    return until(`${count} requests`, async () => {
-        const { text } = await once(nginx.port, get('/status'));
-
-        return Number(/Writing: (\d+)/.exec(text)[1]) - 1 === count;
-    });
-}
 
 
 function numbers(from, to) {

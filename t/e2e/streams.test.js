@@ -1,0 +1,336 @@
+/*
+ * Events and counts over HTTP/2, whose streams end at every stage: one by one,
+ * with their connection, or before they have begun.  The others of the same
+ * connection get what is theirs, and nothing is left behind.  And clients of
+ * HTTP/1 that leave while no thread has begun with what they ask for.
+ */
+
+'use strict';
+
+const assert = require('node:assert');
+const { execFileSync } = require('node:child_process');
+const fs = require('node:fs');
+const http2 = require('node:http2');
+const net = require('node:net');
+const path = require('node:path');
+const nodeTest = require('node:test');
+
+const { MEMORY, active, anonymous, answering, calm, creation, descriptors,
+        hold, pools, running, settings, signed } = require('./edge');
+const { NEEDS, asked, connect, goaway, half, hello, reset, speaking, stream }
+    = require('./h2');
+const { compile } = require('./model');
+const { sleep, until } = require('./nginx');
+const { Wire, get, once, post } = require('./wire');
+
+const LONG = Boolean(process.env.NANGO_LONG);
+
+const ROUNDS = LONG ? 400 : 40;
+const MEMORY_BOUND = 512 * 1024;
+
+/* Octets; and a client that does not read takes 16 KB all the same. */
+const NARROW = { settings: { initialWindowSize: 500 } };
+
+const USER = { 'x-user': '42' };
+const EVENTS = { accept: 'text/event-stream' };
+const JSON_TYPE = { 'content-type': 'application/json' };
+const ACT = '{"action":"resume","environment":"prod","subscriber":"away"}';
+const LARGE = 61;
+
+
+/* None may hang: what waits for ever is a failure. */
+function test(name, options, fn) {
+    return nodeTest(name, { timeout: LONG ? 600000 : 90000, ...options }, fn);
+}
+
+
+/*
+ * One thread, so that tasks can be made to wait; so many subscribers that no
+ * count is in one frame, and nothing on its way to any of them.
+ */
+function options(more) {
+    const many = Array.from({ length: 80 }, (_, i) => `
+    nango_environment e-${i} {
+        webhook_signing_key data:key;
+        deliver app http://127.0.0.1:1/ types=async_action;
+    }`).join('');
+    const all = settings(0, { server: `
+        location = /events {
+            nango_owner  end_user_id $http_x_user;
+            nango_expose connection_id tags;
+            nango_events prod;
+        }
+        location = /all {
+            allow 127.0.0.1;
+            nango_events prod all;
+        }
+        location = /state  { nango_status; }
+        location = /manage { nango_status manage; }`, ...more });
+
+    all.http = all.http.replace('nango_environment prod {',
+        '$& deliver away http://127.0.0.1:1/ types=async_action;') + many;
+    all.main += ' thread_pool default threads=1;';
+    all.workers = 1;
+
+    return all;
+}
+
+
+/* Of 42, the last one of them as a file; the sequence of the last. */
+async function filled(nginx) {
+    for (let i = 1; i <= LARGE; i++) {
+        await sent(nginx, i === LARGE ? 2 * MEMORY : 300);
+    }
+
+    await until('the events', async () => (await once(nginx.port,
+        get(`/all?after=${LARGE - 1}`))).json.events.length === 1);
+
+    return LARGE;
+}
+
+
+let number = 0;
+
+async function sent(nginx, size) {
+    const body = creation(`c-${number++}`, size);
+    const { status, json } = await once(nginx.port,
+                                        post('/webhook', signed(body), body));
+
+    assert.strictEqual(status, 200);
+
+    return json.sequence;
+}
+
+
+/* Places of readers in the log and in the state. */
+function readers(t, nginx) {
+    const { log, state } = JSON.parse(execFileSync(
+        compile(t, 'readers.c', '-llmdb'), [nginx.store]));
+
+    return [log, state];
+}
+
+
+/* Requests, of a client that knows the last event. */
+function asks(url, headers) {
+    return (client, last) => stream(client, 'GET', url.replace('LAST', last),
+                                    { ...USER, ...headers });
+}
+
+
+function acts(body, whole) {
+    return (client) => {
+        const one = stream(client, 'POST', '/manage', JSON_TYPE);
+
+        one.write(body);
+
+        return whole ? one.end() : one;
+    };
+}
+
+
+/* What those get who stay. */
+async function isAnswered(one) {
+    const { status, code, text } = await one.done;
+
+    assert.deepStrictEqual([status, code], [200, 0]);
+    assert.ok(text.length > 500);
+}
+
+
+async function isDone(one) {
+    assert.strictEqual((await one.done).json.success, true);
+}
+
+
+async function hasPage(one, last) {
+    const { status, json } = await one.done;
+
+    assert.strictEqual(status, 200);
+    assert.strictEqual(json.events.at(-1).sequence, last);
+    assert.strictEqual(json.next, last);
+}
+
+
+async function hasEvent(one, last) {
+    await until('the event', () =>
+        new RegExp(`^id: \\w+:${last}$`, 'm').test(one.so()));
+}
+
+
+async function hasBody(one) {
+    const { status, text } = await one.done;
+
+    assert.strictEqual(status, 200);
+    assert.strictEqual(text.length, 2 * MEMORY);
+    assert.ok(JSON.parse(text).padding);
+}
+
+
+/*
+ * When a stream ends: what it has asked for by then, and what becomes of the
+ * others.  busy: the only thread is, so that nobody has begun; event: there is
+ * one afterwards; narrow: there is no room for the answer.
+ */
+const STAGES = {
+    'while its page waits': {
+        send: asks('/events?after=LAST&wait=50'), event: true, good: hasPage,
+    },
+    'while its page of all waits': {
+        send: asks('/all?after=LAST&wait=50'), event: true, good: hasPage,
+    },
+    'before its page is read': {
+        send: asks('/events?after=0'), busy: true, good: hasPage,
+    },
+    'before it is known that its page waits': {
+        send: asks('/all?after=LAST&wait=50'), busy: true, event: true,
+        good: hasPage,
+    },
+    'in a page': {
+        send: asks('/all?after=0'), narrow: true, good: hasPage,
+    },
+    'while its events are to come': {
+        send: asks('/events', EVENTS), event: true, good: hasEvent,
+    },
+    'before its events are read': {
+        send: asks('/all?after=0', EVENTS), busy: true, event: true,
+        good: hasEvent,
+    },
+    'in its events': {
+        send: asks('/events?after=0', EVENTS), narrow: true, event: true,
+        good: hasEvent,
+    },
+    'before its body is opened': {
+        send: asks(`/all?body=${LARGE}`), busy: true, good: hasBody,
+    },
+    'in a body': {
+        send: asks(`/all?body=${LARGE}`), narrow: true, good: hasBody,
+    },
+    'in counts': {
+        send: asks('/state'), narrow: true, good: isAnswered,
+    },
+    'in counts for Prometheus': {
+        send: asks('/state?format=prometheus'), narrow: true,
+        good: isAnswered,
+    },
+    'in the page of operators': {
+        send: asks('/manage?format=html'), narrow: true, good: isAnswered,
+    },
+    'in what an operator wants': {
+        send: acts(ACT.slice(0, 9), false), rest: ACT.slice(9), good: isDone,
+    },
+    'before what an operator wants is done': {
+        send: acts(ACT, true), busy: true, good: isDone,
+    },
+};
+
+
+/* The only thread waits for the state's lock, until it is released. */
+async function occupy(t, nginx) {
+    const release = await hold(t, nginx, 'state');
+    const wire = new Wire(nginx.port);
+
+    await wire.write(post('/manage', JSON_TYPE, ACT));
+    await answering(nginx, 1);
+
+    return async () => {
+        await release();
+        assert.strictEqual((await wire.answer()).status, 200);
+        wire.close();
+    };
+}
+
+
+test('HTTP/2: streams of events and counts that end at every stage', NEEDS,
+     async (t) =>
+{
+    const all = options();
+
+    all.main += ' error_log @DIR@/debug.log debug;';
+
+    const nginx = await speaking(t, all);
+    const workers = nginx.workers();
+    let last = await filled(nginx);
+
+    await until('nobody', async () => await active(nginx) === 0);
+
+    const debug = fs.statSync(path.join(nginx.dir, 'debug.log')).size;
+    const before = descriptors(nginx);
+    const places = readers(t, nginx);
+
+    for (const [what, stage] of Object.entries(STAGES)) {
+        for (const url of nginx.urls) {
+            const release = stage.busy ? await occupy(t, nginx) : undefined;
+            const clients = Array.from({ length: 4 }, () => connect(t, url,
+                stage.narrow ? NARROW : {}));
+            const begin = (client, n) => Array.from({ length: n }, () => {
+                const one = stage.send(client, last);
+
+                if (stage.narrow) {
+                    one.pause();
+                }
+
+                return one;
+            });
+            const [resets, leaves, ends, breaks] = clients;
+            const ones = begin(resets, 6);
+            const stay = [...ones.slice(3), ...begin(leaves, 2)];
+            const gone = [...begin(ends, 2), ...begin(breaks, 2)];
+            const others = release ? 1 : 0;
+
+            await answering(nginx, 12 + others).catch((err) => {
+                err.message += ` ${what}`;
+                throw err;
+            });
+
+            ones.slice(0, 3).forEach((one) => one.close(
+                http2.constants.NGHTTP2_CANCEL));
+            leaves.goaway();
+            ends.destroy();
+            breaks.cut();
+
+            /* Who waits for a thread does so after he has left. */
+
+            await (stage.busy ? sleep(50) : answering(nginx, 5));
+
+            assert.strictEqual((await stream(resets, 'GET', '/plain').done)
+                .text, 'plain\n', what);
+
+            if (release) {
+                await release();
+            }
+
+            if (stage.rest) {
+                stay.forEach((one) => one.end(stage.rest));
+            }
+
+            if (stage.event) {
+                last = await sent(nginx);
+            }
+
+            for (const one of stay) {
+                one.resume();
+                await stage.good(one, last);
+            }
+
+            await Promise.all(gone.map((one) => one.done));
+
+            clients.forEach((client) => client.destroy());
+            await until(`${what}: its connections to be closed`,
+                        async () => await active(nginx) === 0);
+        }
+    }
+
+    await until('descriptors to be closed',
+                () => descriptors(nginx) === before);
+    assert.deepStrictEqual(readers(t, nginx), places);
+
+    const left = pools(nginx, debug);
+
+    t.diagnostic(left ? `${left.length} blocks of pools are left`
+                      : 'skipped for pools: this nginx has no debug log');
+    assert.deepStrictEqual(left || [], []);
+    calm(nginx, workers);
+    assert.ok(await nginx.stop(), 'nginx does not end');
+    calm(nginx);
+});
