@@ -35,6 +35,7 @@ const HEADERS = 1;
 const RST_STREAM = 3;
 const SETTINGS = 4;
 const GOAWAY = 7;
+const WINDOW_UPDATE = 8;
 const END_STREAM = 0x1;
 const END_HEADERS = 0x4;
 
@@ -103,15 +104,29 @@ function stream(client, method, url, headers) {
         one.on('error', () => {});
         one.on('close', () => {
             const text = one.so();
+            let json;
 
-            resolve({ status: fields && fields[':status'], text,
-                      code: one.rstCode,
-                      json: /^\{/.test(text) && one.rstCode === 0
-                            ? JSON.parse(text) : undefined });
+            try {
+                json = JSON.parse(text);
+            } catch (err) {
+                json = undefined;
+            }
+
+            resolve({ status: fields && fields[':status'], text, json,
+                      code: one.rstCode });
         });
     });
 
     return one;
+}
+
+
+function number(value) {
+    const bytes = Buffer.alloc(4);
+
+    bytes.writeUInt32BE(value);
+
+    return bytes;
 }
 
 
@@ -127,9 +142,10 @@ function frame(type, flags, id, payload) {
 }
 
 
-/* The bytes that a client begins with. */
+/* The bytes that a client begins with, who takes whatever comes. */
 function hello() {
-    return Buffer.concat([PREFACE, frame(SETTINGS, 0, 0, Buffer.alloc(0))]);
+    return Buffer.concat([PREFACE, frame(SETTINGS, 0, 0, Buffer.alloc(0)),
+                          frame(WINDOW_UPDATE, 0, 0, number(1 << 30))]);
 }
 
 
@@ -141,15 +157,6 @@ function block(method, url, headers) {
     }).map(([name, value]) => Buffer.concat([
         Buffer.from([0, name.length]), Buffer.from(name),
         Buffer.from([value.length]), Buffer.from(value)])));
-}
-
-
-function number(value) {
-    const bytes = Buffer.alloc(4);
-
-    bytes.writeUInt32BE(value);
-
-    return bytes;
 }
 
 

@@ -334,3 +334,214 @@ test('HTTP/2: streams of events and counts that end at every stage', NEEDS,
     assert.ok(await nginx.stop(), 'nginx does not end');
     calm(nginx);
 });
+
+
+/* Frame by frame: bytes are sent at once, and read until there is "plain". */
+async function spoken(url, bytes) {
+    const socket = net.connect(new URL(url).port, '127.0.0.1');
+    const seen = [];
+
+    socket.on('error', () => {});
+    socket.on('data', (data) => seen.push(data));
+    socket.write(bytes);
+
+    return {
+        socket,
+        plain: () => until('an answer', () =>
+            Buffer.concat(seen).includes('plain\n')),
+    };
+}
+
+
+/* Of a client that knows the last event. */
+const ENDPOINTS = (last) => [
+    [`/events?after=${last}&wait=50`, USER],
+    ['/events?after=0', USER],
+    ['/events', { ...USER, ...EVENTS }],
+    ['/all?after=0', EVENTS],
+    [`/all?body=${LARGE}`, {}],
+    ['/state', {}],
+    ['/state?format=prometheus', {}],
+    ['/manage?format=html', {}],
+    ['/manage?waiting=away', {}],
+];
+
+
+test('HTTP/2: streams that end before they have begun', NEEDS, async (t) => {
+    const all = options();
+
+    all.main += ' error_log @DIR@/debug.log debug;';
+
+    const nginx = await speaking(t, all);
+    const workers = nginx.workers();
+    const last = await filled(nginx);
+    const [url] = nginx.urls;
+
+    await until('nobody', async () => await active(nginx) === 0);
+
+    const debug = fs.statSync(path.join(nginx.dir, 'debug.log')).size;
+    const before = descriptors(nginx);
+    const places = readers(t, nginx);
+    const idle = (id) => asked(id, 'GET', `/events?after=${last}&wait=50`,
+                               USER);
+    const plain = (id) => asked(id, 'GET', '/plain', {});
+
+    for (const [path2, headers] of ENDPOINTS(last)) {
+
+        /* Before its headers are complete, beside one that waits. */
+
+        for (const [how, more] of [
+            ['FIN', []], ['RST', []], ['reset', [reset(5)]],
+            ['GOAWAY', [goaway()]],
+        ]) {
+            const { socket, plain: seen } = await spoken(url, Buffer.concat([
+                hello(), idle(1), plain(3)]));
+
+            await seen();
+            socket.write(Buffer.concat([half(5, 'GET', path2, headers),
+                                        ...more]));
+
+            /* Nothing but the rest of them may follow: nginx goes. */
+
+            if (more.length) {
+                await new Promise((resolve) => {
+                    socket.once('close', resolve);
+                });
+
+            } else if (how === 'RST') {
+                socket.resetAndDestroy();
+
+            } else {
+                socket.destroy();
+            }
+
+            await until(`${path2}, ${how}`,
+                        async () => await active(nginx) === 0);
+        }
+
+        /* With its headers, and one that stays among those that do not. */
+
+        const frames = Array.from({ length: 60 }, (_, i) => [
+            asked(2 * i + 1, 'GET', path2, headers),
+            reset(2 * i + 1),
+        ]).flat();
+        const { socket, plain: seen } = await spoken(url, Buffer.concat([
+            hello(), ...frames.slice(0, 60), plain(61), ...frames.slice(62),
+        ]));
+
+        await seen();
+        socket.destroy();
+        await until(path2, async () => await active(nginx) === 0);
+
+        /* And all of them with their connection. */
+
+        const { socket: other } = await spoken(url, Buffer.concat([
+            hello(), ...frames.filter((_, i) => i % 2 === 0), goaway()]));
+
+        other.end();
+        await until(`${path2}, GOAWAY`,
+                    async () => await active(nginx) === 0);
+    }
+
+    await until('descriptors to be closed',
+                () => descriptors(nginx) === before);
+    await until('readers to be gone', () =>
+        JSON.stringify(readers(t, nginx)) === JSON.stringify(places));
+    assert.deepStrictEqual(pools(nginx, debug) || [], []);
+    calm(nginx, workers);
+    assert.ok(await nginx.stop(), 'nginx does not end');
+    calm(nginx);
+});
+
+
+test('HTTP/2: thousands of streams that end cost nothing', NEEDS,
+     async (t) =>
+{
+    const nginx = await speaking(t, options());
+    const workers = nginx.workers();
+    const last = await filled(nginx);
+    const samples = [];
+
+    for (let i = 0; i < ROUNDS; i++) {
+        const client = connect(t, nginx.urls[0], i % 2 ? NARROW : {});
+        const ones = Array.from({ length: 6 }, () => ENDPOINTS(last)).flat()
+            .map(([url, headers]) => stream(client, 'GET', url, headers));
+
+        /* Some before, some while and some after they are answered. */
+
+        await (i % 4 < 2 ? stream(client, 'GET', '/plain').done : sleep(i % 8));
+
+        ones.filter((_, n) => n % 3 === 0).forEach((one) => one.close(
+            http2.constants.NGHTTP2_CANCEL));
+        await stream(client, 'GET', '/plain').done;
+        client.destroy();
+        await until('nobody', async () => await active(nginx) === 0);
+
+        samples.push({ memory: anonymous(workers[0]),
+                       files: descriptors(nginx), places: readers(t, nginx) });
+    }
+
+    /* The first half is for what grows to its size and stays there. */
+
+    const least = (from, to) => Math.min(...samples.slice(from * ROUNDS,
+        to * ROUNDS).map(({ memory }) => memory));
+    const more = least(0.75, 1) - least(0.25, 0.5);
+
+    t.diagnostic(`${ROUNDS} times 54 streams: ${samples.map(({ memory }) =>
+        memory >> 10).filter((_, i) => i % (ROUNDS / 8) === 0).join(' ')
+        } KB, ${more >> 10} KB more`);
+    assert.ok(more < MEMORY_BOUND, `${more} bytes`);
+    assert.strictEqual(samples.at(-1).files, samples[ROUNDS / 4].files);
+    assert.deepStrictEqual(samples.at(-1).places,
+                           samples[ROUNDS / 4].places);
+    calm(nginx, workers);
+});
+
+
+/* Over HTTP/1: as it reads nothing, only its connection tells. */
+test('clients that leave before a thread has begun', {}, async (t) => {
+    const all = options();
+
+    all.main += ' error_log @DIR@/debug.log debug;';
+
+    const nginx = await running(t, all);
+    const workers = nginx.workers();
+    const last = await filled(nginx);
+
+    await until('nobody', async () => await active(nginx) === 0);
+
+    const debug = fs.statSync(path.join(nginx.dir, 'debug.log')).size;
+    const before = descriptors(nginx);
+    const places = readers(t, nginx);
+
+    for (const bytes of [
+        get('/events?after=0', USER),
+        get(`/events?after=${last}&wait=50`, USER),
+        get('/all?after=0', EVENTS),
+        get('/events?after=0', { ...USER, ...EVENTS }),
+        get(`/all?body=${LARGE}`),
+        post('/manage', JSON_TYPE, ACT),
+    ]) {
+        const release = await occupy(t, nginx);
+        const wires = Array.from({ length: 4 }, () => new Wire(nginx.port));
+        const stays = new Wire(nginx.port);
+
+        await Promise.all(wires.map((wire) => wire.write(bytes)));
+        await stays.write(get('/all?after=0'));
+        await answering(nginx, 6);
+
+        wires.forEach((wire, i) => wire.close(i % 2 === 0));
+        await sleep(50);
+        await release();
+
+        assert.strictEqual((await stays.answer()).json.next, last);
+        stays.close();
+        await until('nobody', async () => await active(nginx) === 0);
+    }
+
+    await until('descriptors to be closed',
+                () => descriptors(nginx) === before);
+    assert.deepStrictEqual(readers(t, nginx), places);
+    assert.deepStrictEqual(pools(nginx, debug) || [], []);
+    calm(nginx, workers);
+});
