@@ -498,7 +498,56 @@ test('HTTP/2: thousands of streams that end cost nothing', NEEDS,
 });
 
 
-/* Over HTTP/1: as it reads nothing, only its connection tells. */
+test('HTTP/2: a reload lets streams come to their end', NEEDS, async (t) => {
+    const nginx = await speaking(t, options());
+    const [old] = nginx.workers();
+    const last = await filled(nginx);
+    const begun = Object.values(STAGES).filter(({ busy }) => !busy)
+        .map((stage, i) => {
+            const client = connect(t, nginx.urls[i % 2],
+                                   stage.narrow ? NARROW : {});
+            const one = stage.send(client, last);
+
+            if (stage.narrow) {
+                one.pause();
+            }
+
+            return { stage, one };
+        });
+
+    await answering(nginx, begun.length);
+    nginx.kill(nginx.master, 'SIGHUP');
+    await until('another worker',
+                () => nginx.workers().some((pid) => pid !== old));
+
+    for (const { stage, one } of begun) {
+        one.resume();
+
+        if (stage.rest) {
+            one.end(stage.rest);
+        }
+
+        if (!stage.event) {
+            await stage.good(one, last);
+            continue;
+        }
+
+        /* Nothing has come for it, or not all of it: it is to come again. */
+
+        const { status, code, text } = await one.done;
+
+        assert.deepStrictEqual([status, code], [200, 0]);
+        assert.match(text, /^\{"events":\[\],|\n\n$/);
+    }
+
+    await until('the old worker to go', () => !nginx.alive(old));
+    calm(nginx);
+    assert.ok(await nginx.stop(), 'nginx does not end');
+    calm(nginx);
+});
+
+
+/* The same over HTTP/1. */
 test('clients that leave before a thread has begun', {}, async (t) => {
     const all = options();
 
