@@ -50,6 +50,8 @@ test('a name that does not resolve holds up nobody', { timeout: 90000 },
                   LD_PRELOAD: compile(t, 'resolve.c', '-shared', '-fPIC',
                                       '-ldl') };
     const sent = [];
+    const list = () => once(nginx.port, 'GET', '/connections',
+                            { 'X-User': 'ann' });
 
     /* Each is answered, is in the list, and arrives where it can. */
 
@@ -61,10 +63,7 @@ test('a name that does not resolve holds up nobody', { timeout: 90000 },
                 : creation(`c-${i % 20}`, 'ann')));
         }
 
-        const { json } = await once(nginx.port, 'GET', '/connections',
-                                    { 'X-User': 'ann' });
-
-        assert.strictEqual(json.connections.length, 5);
+        assert.strictEqual((await list()).json.connections.length, 5);
         await until('the other one',
                     () => works.accepted.length === sent.length);
     };
@@ -74,6 +73,10 @@ test('a name that does not resolve holds up nobody', { timeout: 90000 },
     20000);
 
     await nginx.start(env);
+    await until('the store', async () => nginx.leader() && (await list())
+        .status === 200);
+
+    /* All that a worker has, whoever is looked up. */
 
     const before = threads(nginx.workers()[0]);
 

@@ -173,8 +173,8 @@ async function active(nginx) {
 
 
 /* Until so many requests are being answered, beside the one that asks. */
-function answering(nginx, count) {
-    return until(`${count} requests`, async () => {
+function answering(nginx, count, what) {
+    return until(`${count} requests ${what || ''}`, async () => {
         const { text } = await once(nginx.port, get('/status'));
 
         return Number(/Writing: (\d+)/.exec(text)[1]) - 1 === count;

@@ -28,7 +28,7 @@ const LONG = Boolean(process.env.NANGO_LONG);
 const ROUNDS = LONG ? 400 : 40;
 const MEMORY_BOUND = 512 * 1024;
 
-/* Octets; and a client that does not read takes 16 KB all the same. */
+/* Octets of a stream that nobody reads; node takes 16 KB all the same. */
 const NARROW = { settings: { initialWindowSize: 500 } };
 
 const USER = { 'x-user': '42' };
@@ -48,7 +48,7 @@ function test(name, options, fn) {
  * One thread, so that tasks can be made to wait; so many subscribers that no
  * count is in one frame, and nothing on its way to any of them.
  */
-function options(more) {
+function options() {
     const many = Array.from({ length: 80 }, (_, i) => `
     nango_environment e-${i} {
         webhook_signing_key data:key;
@@ -65,12 +65,22 @@ function options(more) {
             nango_events prod all;
         }
         location = /state  { nango_status; }
-        location = /manage { nango_status manage; }`, ...more });
+        location = /manage { nango_status manage; }` });
 
     all.http = all.http.replace('nango_environment prod {',
         '$& deliver away http://127.0.0.1:1/ types=async_action;') + many;
     all.main += ' thread_pool default threads=1;';
     all.workers = 1;
+
+    return all;
+}
+
+
+/* And with nginx's debug log. */
+function logging() {
+    const all = options();
+
+    all.main += ' error_log @DIR@/debug.log debug;';
 
     return all;
 }
@@ -108,6 +118,38 @@ function readers(t, nginx) {
         compile(t, 'readers.c', '-llmdb'), [nginx.store]));
 
     return [log, state];
+}
+
+
+/*
+ * Once nobody is there: what nginx has now, with a log that tells of pools.
+ * The function that is returned says whether it has that again.
+ */
+async function remember(t, nginx) {
+    const log = path.join(nginx.dir, 'debug.log');
+    const workers = nginx.workers();
+
+    await until('nobody', async () => await active(nginx) === 0);
+
+    const from = fs.statSync(log).size;
+    const files = descriptors(nginx);
+    const places = readers(t, nginx);
+
+    return async () => {
+        await until('descriptors to be closed',
+                    () => descriptors(nginx) === files);
+        await until('readers to be gone', () => String(readers(t, nginx))
+                                                === String(places));
+
+        const left = pools(nginx, from);
+
+        t.diagnostic(left ? `${left.length} blocks of pools are left`
+                          : 'skipped for pools: this nginx has no debug log');
+        assert.deepStrictEqual(left || [], []);
+        calm(nginx, workers);
+        assert.ok(await nginx.stop(), 'nginx does not end');
+        calm(nginx);
+    };
 }
 
 
@@ -244,19 +286,9 @@ async function occupy(t, nginx) {
 test('HTTP/2: streams of events and counts that end at every stage', NEEDS,
      async (t) =>
 {
-    const all = options();
-
-    all.main += ' error_log @DIR@/debug.log debug;';
-
-    const nginx = await speaking(t, all);
-    const workers = nginx.workers();
+    const nginx = await speaking(t, logging());
     let last = await filled(nginx);
-
-    await until('nobody', async () => await active(nginx) === 0);
-
-    const debug = fs.statSync(path.join(nginx.dir, 'debug.log')).size;
-    const before = descriptors(nginx);
-    const places = readers(t, nginx);
+    const assertNothingLeft = await remember(t, nginx);
 
     for (const [what, stage] of Object.entries(STAGES)) {
         for (const url of nginx.urls) {
@@ -278,10 +310,7 @@ test('HTTP/2: streams of events and counts that end at every stage', NEEDS,
             const gone = [...begin(ends, 2), ...begin(breaks, 2)];
             const others = release ? 1 : 0;
 
-            await answering(nginx, 12 + others).catch((err) => {
-                err.message += ` ${what}`;
-                throw err;
-            });
+            await answering(nginx, 12 + others, what);
 
             ones.slice(0, 3).forEach((one) => one.close(
                 http2.constants.NGHTTP2_CANCEL));
@@ -291,7 +320,7 @@ test('HTTP/2: streams of events and counts that end at every stage', NEEDS,
 
             /* Who waits for a thread does so after he has left. */
 
-            await (stage.busy ? sleep(50) : answering(nginx, 5));
+            await (stage.busy ? sleep(50) : answering(nginx, 5, what));
 
             assert.strictEqual((await stream(resets, 'GET', '/plain').done)
                 .text, 'plain\n', what);
@@ -321,18 +350,7 @@ test('HTTP/2: streams of events and counts that end at every stage', NEEDS,
         }
     }
 
-    await until('descriptors to be closed',
-                () => descriptors(nginx) === before);
-    assert.deepStrictEqual(readers(t, nginx), places);
-
-    const left = pools(nginx, debug);
-
-    t.diagnostic(left ? `${left.length} blocks of pools are left`
-                      : 'skipped for pools: this nginx has no debug log');
-    assert.deepStrictEqual(left || [], []);
-    calm(nginx, workers);
-    assert.ok(await nginx.stop(), 'nginx does not end');
-    calm(nginx);
+    await assertNothingLeft();
 });
 
 
@@ -368,25 +386,15 @@ const ENDPOINTS = (last) => [
 
 
 test('HTTP/2: streams that end before they have begun', NEEDS, async (t) => {
-    const all = options();
-
-    all.main += ' error_log @DIR@/debug.log debug;';
-
-    const nginx = await speaking(t, all);
-    const workers = nginx.workers();
+    const nginx = await speaking(t, logging());
     const last = await filled(nginx);
+    const assertNothingLeft = await remember(t, nginx);
     const [url] = nginx.urls;
-
-    await until('nobody', async () => await active(nginx) === 0);
-
-    const debug = fs.statSync(path.join(nginx.dir, 'debug.log')).size;
-    const before = descriptors(nginx);
-    const places = readers(t, nginx);
     const idle = (id) => asked(id, 'GET', `/events?after=${last}&wait=50`,
                                USER);
     const plain = (id) => asked(id, 'GET', '/plain', {});
 
-    for (const [path2, headers] of ENDPOINTS(last)) {
+    for (const [target, headers] of ENDPOINTS(last)) {
 
         /* Before its headers are complete, beside one that waits. */
 
@@ -398,7 +406,7 @@ test('HTTP/2: streams that end before they have begun', NEEDS, async (t) => {
                 hello(), idle(1), plain(3)]));
 
             await seen();
-            socket.write(Buffer.concat([half(5, 'GET', path2, headers),
+            socket.write(Buffer.concat([half(5, 'GET', target, headers),
                                         ...more]));
 
             /* Nothing but the rest of them may follow: nginx goes. */
@@ -415,14 +423,14 @@ test('HTTP/2: streams that end before they have begun', NEEDS, async (t) => {
                 socket.destroy();
             }
 
-            await until(`${path2}, ${how}`,
+            await until(`${target}, ${how}`,
                         async () => await active(nginx) === 0);
         }
 
-        /* With its headers, and one that stays among those that do not. */
+        /* With its headers; one of them is another, and stays. */
 
         const frames = Array.from({ length: 60 }, (_, i) => [
-            asked(2 * i + 1, 'GET', path2, headers),
+            asked(2 * i + 1, 'GET', target, headers),
             reset(2 * i + 1),
         ]).flat();
         const { socket, plain: seen } = await spoken(url, Buffer.concat([
@@ -431,7 +439,7 @@ test('HTTP/2: streams that end before they have begun', NEEDS, async (t) => {
 
         await seen();
         socket.destroy();
-        await until(path2, async () => await active(nginx) === 0);
+        await until(target, async () => await active(nginx) === 0);
 
         /* And all of them with their connection. */
 
@@ -439,18 +447,11 @@ test('HTTP/2: streams that end before they have begun', NEEDS, async (t) => {
             hello(), ...frames.filter((_, i) => i % 2 === 0), goaway()]));
 
         other.end();
-        await until(`${path2}, GOAWAY`,
+        await until(`${target}, GOAWAY`,
                     async () => await active(nginx) === 0);
     }
 
-    await until('descriptors to be closed',
-                () => descriptors(nginx) === before);
-    await until('readers to be gone', () =>
-        JSON.stringify(readers(t, nginx)) === JSON.stringify(places));
-    assert.deepStrictEqual(pools(nginx, debug) || [], []);
-    calm(nginx, workers);
-    assert.ok(await nginx.stop(), 'nginx does not end');
-    calm(nginx);
+    await assertNothingLeft();
 });
 
 
@@ -549,19 +550,9 @@ test('HTTP/2: a reload lets streams come to their end', NEEDS, async (t) => {
 
 /* The same over HTTP/1. */
 test('clients that leave before a thread has begun', {}, async (t) => {
-    const all = options();
-
-    all.main += ' error_log @DIR@/debug.log debug;';
-
-    const nginx = await running(t, all);
-    const workers = nginx.workers();
+    const nginx = await running(t, logging());
     const last = await filled(nginx);
-
-    await until('nobody', async () => await active(nginx) === 0);
-
-    const debug = fs.statSync(path.join(nginx.dir, 'debug.log')).size;
-    const before = descriptors(nginx);
-    const places = readers(t, nginx);
+    const assertNothingLeft = await remember(t, nginx);
 
     for (const bytes of [
         get('/events?after=0', USER),
@@ -588,9 +579,5 @@ test('clients that leave before a thread has begun', {}, async (t) => {
         await until('nobody', async () => await active(nginx) === 0);
     }
 
-    await until('descriptors to be closed',
-                () => descriptors(nginx) === before);
-    assert.deepStrictEqual(readers(t, nginx), places);
-    assert.deepStrictEqual(pools(nginx, debug) || [], []);
-    calm(nginx, workers);
+    await assertNothingLeft();
 });
