@@ -125,6 +125,7 @@ typedef struct {
 
     unsigned                   few:1;       /* repaired as it is listed */
     unsigned                   differs:1;   /* this page */
+    unsigned                   gap:1;       /* events are missing since */
     unsigned                   failed:1;    /* as last logged */
 } ngx_nango_reconcile_t;
 
@@ -364,6 +365,7 @@ ngx_nango_reconcile_begin(ngx_nango_reconcile_t *rec)
     rec->vanished = 0;
     rec->status = 0;
     rec->tags = 0;
+    rec->gap = 0;
 
     ngx_nango_reconcile_list(rec);
 }
@@ -386,6 +388,8 @@ ngx_nango_reconcile_due(ngx_nango_reconcile_t *rec)
         /* Events are missing: all of them, now. */
 
         for (i = 0; i < ngx_nango_nreconciles; i++) {
+            ngx_nango_reconciles[i].gap = 1;
+
             env = ngx_nango_reconciles[i].environment;
             last = ngx_nango_reconciled(env->key);
 
@@ -483,6 +487,11 @@ ngx_nango_reconcile_end(ngx_nango_reconcile_t *rec, ngx_msec_t retry)
 
         if (retry && retry < rec->environment->reconcile) {
             *last -= rec->environment->reconcile - retry;
+
+        } else if (!retry && rec->gap) {
+
+            /* It has begun before that. */
+            *last = 0;
         }
     }
 

@@ -6,6 +6,7 @@
 'use strict';
 
 const assert = require('node:assert');
+const { execFileSync } = require('node:child_process');
 const fs = require('node:fs');
 const net = require('node:net');
 const nodeTest = require('node:test');
@@ -14,7 +15,7 @@ const sim = require('../sim/helper');
 const { API_KEY } = require('../sim/nango');
 const { bodies, hold } = require('./edge');
 const { hmac, once } = require('./client');
-const { reader } = require('./model');
+const { compile, reader } = require('./model');
 const { create, sleep, until } = require('./nginx');
 
 const KEY = 'signing-key-of-prod';
@@ -675,7 +676,7 @@ test('two environments of the same Nango', async (t) => {
 });
 
 
-/* Accepts, takes what it is asked, and never says a word. */
+/* Accepts, takes what it is asked, and says nothing until it is told to. */
 async function silent(t) {
     const sockets = new Set();
     const nango = { asked: 0 };
@@ -685,6 +686,10 @@ async function silent(t) {
         socket.on('close', () => sockets.delete(socket));
         socket.on('data', () => { nango.asked++; });
     });
+
+    nango.say = (text) => sockets.forEach((socket) => socket.write(
+        'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n'
+        + `Content-Length: ${text.length}\r\n\r\n${text}`));
 
     await new Promise((resolve) => { server.listen(0, '127.0.0.1', resolve); });
 
@@ -715,5 +720,36 @@ test('a list that does not come holds up no other environment', async (t) => {
     await until('the repair', async () =>
         (await ids(nginx)).join() === 'c-1', 20000);
     assert.strictEqual(hangs.asked, 1);
+    quiet(nginx);
+});
+
+
+test('events are missing: also what is being compared is, again', async (t) => {
+    const hangs = await silent(t);
+    const nango = await sim.start(t);
+    const options = settings(nango.url, 'reconcile 1h;');
+    const prod = options.http.slice(options.http.indexOf('nango_environment'));
+    const nginx = await create(t, { ...options, http: options.http
+        + prod.replace('nango_environment prod', 'nango_environment slow')
+            .replace(nango.url, hangs.url)
+            .replace('reconcile 1h;', 'reconcile 1h; api_timeout 1h;') });
+
+    await nginx.start();
+    await until('the one', async () => await lists(nango) >= 1);
+    await until('the other', () => hangs.asked);
+
+    const release = await hold(t, nginx, 'state');
+
+    await webhook(nginx, event('creation', 'c-1', { end_user_id: '42' }));
+    await webhook(nginx, event('creation', 'c-2', { end_user_id: '42' }));
+    execFileSync(compile(t, 'forget.c', '-llmdb'), [nginx.store, '1']);
+    await release();
+
+    await until('the one again', async () => await lists(nango) >= 2, 20000);
+    assert.ok(nginx.log().includes('are missing from the log'));
+    assert.strictEqual(hangs.asked, 1);
+
+    hangs.say('{"connections":[]}');
+    await until('the other again', () => hangs.asked === 2, 20000);
     quiet(nginx);
 });
