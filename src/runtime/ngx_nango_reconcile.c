@@ -274,6 +274,11 @@ ngx_nango_reconcile_handler(ngx_event_t *ev)
         return;
     }
 
+    if (rec->transfer) {
+        ngx_nango_reconcile_again(rec, NGX_NANGO_RECONCILE_IDLE);
+        return;
+    }
+
     if (rec->phase != NGX_NANGO_RECONCILE_NONE
         && ngx_nango_reconcile_spent(rec->environment))
     {
@@ -580,6 +585,10 @@ ngx_nango_reconcile_ask(ngx_nango_reconcile_t *rec, char *path,
     }
 
     rec->transfer = t;
+
+    /* Not waited for by a worker that exits, or that does not lead any more. */
+
+    ngx_nango_reconcile_again(rec, NGX_NANGO_RECONCILE_IDLE);
 
     return NGX_OK;
 }

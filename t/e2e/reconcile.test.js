@@ -753,3 +753,20 @@ test('events are missing: also what is being compared is, again', async (t) => {
     await until('the other again', () => hangs.asked === 2, 20000);
     quiet(nginx);
 });
+
+
+test('a list that does not come keeps no worker from exiting', async (t) => {
+    const hangs = await silent(t);
+    const nginx = await create(t, settings(hangs.url,
+                                           'reconcile 1s; api_timeout 1h;'));
+
+    await nginx.start();
+    await until('the list to be asked for', () => hangs.asked);
+
+    const before = nginx.workers();
+
+    nginx.kill(nginx.master, 'SIGHUP');
+    await until('the old workers to be gone', () =>
+        !before.some((pid) => nginx.alive(pid)), 20000);
+    quiet(nginx);
+});
