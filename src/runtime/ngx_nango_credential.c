@@ -3,11 +3,12 @@
  *
  * See ngx_nango_credential.h.
  *
- * A slot in shared memory is taken for the time of a copy and never waited
- * for.  Who finds neither credentials nor somebody who fetches them takes the
- * lease to do so; the others, in whatever worker, look every 10 ms.  A lease
- * ends by itself, and with the process that holds it.  A failure is kept for a
- * second, so that those who waited do not ask one after the other.
+ * A slot in shared memory is taken for the time of a copy, or of the beginning
+ * of a fetch, and never waited for.  Who finds neither credentials nor somebody
+ * who fetches them takes the lease to do so; the others, in whatever worker,
+ * look every 10 ms.  A lease ends by itself, and with the process that holds
+ * it.  A failure is kept for a second, so that those who waited do not ask one
+ * after the other.
  *
  * The fetch belongs to nobody who waits: it goes on when all of them leave.
  * Its result is given to those who wait in its own worker, and then put into
@@ -232,7 +233,7 @@ ngx_nango_credential_cancel(ngx_nango_credential_t *c)
 static ngx_int_t
 ngx_nango_credential_find(ngx_nango_credential_t *c, ngx_uint_t fetch)
 {
-    ngx_uint_t                    mine;
+    ngx_int_t                     rc;
     ngx_nango_credential_slot_t  *slot;
 
     slot = ngx_nango_credential_slot(c->key, 1);
@@ -242,7 +243,7 @@ ngx_nango_credential_find(ngx_nango_credential_t *c, ngx_uint_t fetch)
         return NGX_AGAIN;
     }
 
-    mine = 0;
+    rc = NGX_AGAIN;
 
     /* Of one that is newer nothing, unless that is what the store says now. */
 
@@ -285,25 +286,26 @@ ngx_nango_credential_find(ngx_nango_credential_t *c, ngx_uint_t fetch)
         slot->lease = ngx_nango_now()
                       + ngx_min(c->environment->api_timeout + 1000,
                                 (ngx_msec_t) NGX_NANGO_CREDENTIAL_LONGEST);
-        mine = 1;
+
+        /*
+         * That it cannot begin has to be said while nobody else is at it: a
+         * lease without a fetch would keep all of them waiting.
+         */
+
+        c->failure = ngx_nango_credential_fetch(c);
+
+        if (c->failure) {
+            slot->failure = c->failure;
+            slot->expires = ngx_nango_now() + NGX_NANGO_CREDENTIAL_FAILED;
+            slot->fetcher = 0;
+
+            rc = NGX_OK;
+        }
     }
 
     ngx_nango_slot_leave(&slot->holder);
 
-    if (!mine) {
-        return NGX_AGAIN;
-    }
-
-    c->failure = ngx_nango_credential_fetch(c);
-
-    if (c->failure == NGX_NANGO_CREDENTIAL_OK) {
-        return NGX_AGAIN;
-    }
-
-    (void) ngx_nango_credential_store(c->key, c->version, NULL, 0, 0,
-                                      c->failure);
-
-    return NGX_OK;
+    return rc;
 }
 
 

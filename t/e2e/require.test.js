@@ -16,6 +16,7 @@ const sim = require('../sim/helper');
 const { API_KEY } = require('../sim/nango');
 const { Client, hmac, once } = require('./client');
 const { hold } = require('./edge');
+const { compile } = require('./model');
 const { create, sleep, until } = require('./nginx');
 
 const KEY = 'signing-key-of-prod';
@@ -768,5 +769,40 @@ test('slices and updates in the background are of their request', async (t) => {
         ...Array(2).fill(`/old token-of-${id}`),
         ...Array(4).fill(`/sliced token-of-${id}`),
     ]).sort());
+    quiet(nginx);
+});
+
+
+/* Each of two workers finds the other at what it wants to write to. */
+
+test('a fetch that cannot begin keeps nobody waiting', async (t) => {
+    const nginx = await create(t, settings('http://127.0.0.1:1',
+                                           'api_timeout 1s;'));
+    const shim = compile(t, 'shim_slow.c', '-shared', '-fPIC', '-ldl');
+    const users = Array.from({ length: 50 }, (_, i) => `u-${i}`);
+    const statuses = {};
+
+    await nginx.start({ LD_PRELOAD: shim });
+    await until('two workers', () => nginx.workers().length >= 2);
+
+    for (const user of users) {
+        await webhook(nginx, event('creation', `c-${user}`,
+                                   { end_user_id: user }));
+    }
+
+    const ask = async (user) => {
+        const answer = await once(nginx.port, 'GET', '/secret',
+                                  { 'X-User': user });
+
+        statuses[answer.status] = (statuses[answer.status] || 0) + 1;
+    };
+
+    for (let i = 0; i < 10; i++) {
+        await Promise.all(users.flatMap((user) =>
+            Array.from({ length: 4 }, () => ask(user))));
+        await sleep(1200);
+    }
+
+    assert.deepStrictEqual(statuses, { 503: 2000 });
     quiet(nginx);
 });
