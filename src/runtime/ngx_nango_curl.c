@@ -1140,6 +1140,10 @@ ngx_nango_transfer_start(ngx_nango_transfer_t *t)
     ngx_queue_insert_tail(&peer->waiting, &t->queue);
     peer->nwaiting++;
 
+    /* Those that are under way may all have been abandoned. */
+
+    ngx_nango_curl_timeout.cancelable = 0;
+
     return NGX_OK;
 }
 

@@ -1745,3 +1745,35 @@ test('workers end while sessions are under way', {}, async (t) => {
     assert.strictEqual(await nginx.stop(), true);
     assertCalm(nginx);
 });
+
+
+/* Only those whose clients have left are under way. */
+
+test('who waits for a connection keeps a worker that exits', {}, async (t) => {
+    const peer = await peers.create(t, { silent() {} });
+    const nginx = await running(t, { main: `
+        api             http://127.0.0.1:${peer.port};
+        api_connections 1;
+        api_timeout     3s;
+    ` });
+    const old = nginx.worker;
+    const left = new Client(nginx.port);
+
+    left.request('POST', '/session/main', { 'X-User': 'silent-left' })
+        .catch(() => {});
+    await until('the one to be asked for', () => peer.requests.length === 1);
+    left.close();
+    await until('it to be known', () => /client prematurely closed/.test(
+        nginx.log()));
+
+    const waits = ask(nginx, 'silent-waits');
+
+    await sleep(200);
+    nginx.kill(nginx.master, 'SIGHUP');
+    await until('another worker',
+                () => nginx.workers().some((pid) => pid !== old));
+
+    assertAnswer(await waits, 504, 'silent-waits');
+    await until('the old worker to end', () => !nginx.alive(old));
+    assertCalm(nginx);
+});
