@@ -704,15 +704,22 @@ async function silent(t) {
 }
 
 
+/* Another environment, whose Nango may take its time. */
+function beside(api, other, more) {
+    const options = settings(api, more);
+    const prod = options.http.slice(options.http.indexOf('nango_environment'));
+
+    return { ...options, http: options.http
+        + prod.replace('nango_environment prod', 'nango_environment slow')
+            .replace(api, other)
+            .replace(/reconcile \w+;/, '$& api_timeout 1h;') };
+}
+
+
 test('a list that does not come holds up no other environment', async (t) => {
     const hangs = await silent(t);
     const nango = await sim.start(t);
-    const options = settings(nango.url);
-    const prod = options.http.slice(options.http.indexOf('nango_environment'));
-    const nginx = await create(t, { ...options, http: options.http
-        + prod.replace('nango_environment prod', 'nango_environment slow')
-            .replace(nango.url, hangs.url)
-            .replace('reconcile 1s;', 'reconcile 1s; api_timeout 1h;') });
+    const nginx = await create(t, beside(nango.url, hangs.url));
 
     await nginx.start();
     await until('the other to be asked', () => hangs.asked);
@@ -727,12 +734,8 @@ test('a list that does not come holds up no other environment', async (t) => {
 test('events are missing: also what is being compared is, again', async (t) => {
     const hangs = await silent(t);
     const nango = await sim.start(t);
-    const options = settings(nango.url, 'reconcile 1h;');
-    const prod = options.http.slice(options.http.indexOf('nango_environment'));
-    const nginx = await create(t, { ...options, http: options.http
-        + prod.replace('nango_environment prod', 'nango_environment slow')
-            .replace(nango.url, hangs.url)
-            .replace('reconcile 1h;', 'reconcile 1h; api_timeout 1h;') });
+    const nginx = await create(t, beside(nango.url, hangs.url,
+                                         'reconcile 1h;'));
 
     await nginx.start();
     await until('the one', async () => await lists(nango) >= 1);
