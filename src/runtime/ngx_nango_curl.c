@@ -313,6 +313,11 @@ ngx_nango_curl_exit(void)
         (void) curl_multi_remove_handle(ngx_nango_multi, t->easy);
         curl_easy_cleanup(t->easy);
         t->easy = NULL;
+
+        if (t->environment) {
+            ngx_nango_circuit_give_up(t->environment->key);
+        }
+
         ngx_nango_transfer_free(t);
     }
 
@@ -1657,7 +1662,10 @@ ngx_nango_curl_complete(ngx_nango_transfer_t *t, CURLcode code)
         ngx_nango_curl_budget(t);
     }
 
-    if (t->environment && !t->starved) {
+    if (t->environment && t->starved) {
+        ngx_nango_circuit_give_up(t->environment->key);
+
+    } else if (t->environment) {
         ngx_nango_circuit_leave(t->environment->key,
                                 code == CURLE_OPERATION_TIMEDOUT
                                 || t->unreached,

@@ -493,6 +493,19 @@ ngx_nango_circuit_leave(u_char *key, ngx_uint_t failed, ngx_str_t *name,
 }
 
 
+void
+ngx_nango_circuit_give_up(u_char *key)
+{
+    ngx_nango_environment_slot_t  *slot;
+
+    slot = ngx_nango_environment_slot(key);
+
+    if (slot && slot->failures >= NGX_NANGO_CIRCUIT) {
+        slot->closed = 0;
+    }
+}
+
+
 ngx_uint_t
 ngx_nango_circuit_open(u_char *key)
 {

@@ -108,13 +108,15 @@ ngx_uint_t ngx_nango_account_low(ngx_str_t *account);
  * is open for a short time, twice as long after each further one: NGX_DECLINED,
  * Nango is not to be asked.  Then one request at a time is let through to see,
  * whose failing is known after timeout ms at the latest.  NGX_OK: go ahead, and
- * tell what came of it; closing it is logged as well as opening.
+ * tell what came of it; closing it is logged as well as opening.  _give_up() is
+ * for what came of nothing, and says nothing of Nango: the next one may look.
  */
 #define NGX_NANGO_CIRCUIT  5
 
 ngx_int_t ngx_nango_circuit_enter(u_char *key, ngx_msec_t timeout);
 void ngx_nango_circuit_leave(u_char *key, ngx_uint_t failed, ngx_str_t *name,
     ngx_log_t *log);
+void ngx_nango_circuit_give_up(u_char *key);
 ngx_uint_t ngx_nango_circuit_open(u_char *key);
 
 /*

@@ -1777,3 +1777,46 @@ test('who waits for a connection keeps a worker that exits', {}, async (t) => {
     await until('the old worker to end', () => !nginx.alive(old));
     assertCalm(nginx);
 });
+
+
+/* The one request that is to see whether Nango is back. */
+
+test('who looks and ends with its worker keeps nobody away', {}, async (t) => {
+    const answers = { silent() {} };
+    const gone = await peers.create(t, answers);
+    const { port } = gone;
+
+    await gone.close();
+
+    const nginx = await running(t, { main: `
+        api         http://127.0.0.1:${port};
+        api_timeout 1h;
+    ` });
+    const old = nginx.worker;
+
+    await until('Nango to be left alone', async () => {
+        assertAnswer(await ask(nginx, 'early'), 503, 'early');
+
+        return /environment "main" does not answer/.test(nginx.log());
+    });
+
+    const peer = await peers.create(t, answers, undefined, port);
+    const looks = new Client(nginx.port);
+
+    await until('one to look', () => {
+        if (!looks.pending) {
+            looks.request('POST', '/session/main', { 'X-User': 'silent-one' })
+                .catch(() => {});
+        }
+
+        return peer.requests.length === 1;
+    });
+
+    looks.close();
+    nginx.kill(nginx.master, 'SIGHUP');
+    await until('the old worker to end', () => !nginx.alive(old));
+
+    await until('a session', async () =>
+        (await ask(nginx, 'late')).status === 200);
+    assertCalm(nginx);
+});
