@@ -183,12 +183,19 @@ __DATA__
 
 
 === TEST 6: dropped at once when it is authorised again
+--- init
+::nango('{"type":"OAUTH2","access_token":"t-1"}');
+NangoTest::sim('faults', '{"faults":[{"path":"/connections/c-1","skip":1,'
+    . '"delay_ms":200,"status":200,"body":"{\"connection_id\":\"c-1\",'
+    . '\"provider_config_key\":\"github\",\"credentials\":'
+    . '{\"type\":\"API_KEY\",\"apiKey\":\"t-2\"}}"}]}')
 --- config eval: $::Config
 --- request eval
 ::steps(\@::One, 'GET /to/x', $::Override, 'GET /to/x', 'GET /to/x', $::Seen)
 --- more_headers eval: ::headers(42, $::Override, 42, 42, 42)
 --- response_body_like eval
-::bodies($::Fine, '"ack":true', '"connections"', $::Fine, $::Fine, ::calls(2))
+::bodies($::Fine, '"ack":true', '"connections"', ('^<Bearer t-2>') x 2,
+         ::calls(2))
 
 
 
@@ -322,11 +329,11 @@ NangoTest::sim('state', '{"integrations":[{"id":"a b:c@d.e_f~g-h"}],'
                integration => 'a b:c@d.e_f~g-h'),
          event('creation', 'true', '..', end_user_id => '43',
                integration => 'a b:c@d.e_f~g-h')],
-        'GET /odd', 'GET /odd', $::Seen)
---- more_headers eval: ::headers(42, 43, 42)
---- error_code eval: ::codes(200, 404, 200)
+        'GET /odd', ('GET /odd') x 2, $::Seen)
+--- more_headers eval: ::headers(42, 43, 43, 42)
+--- error_code eval: ::codes(200, 404, 404, 200)
 --- response_body_like eval
-::bodies('GIF', ::error('connection_not_found'),
+::bodies('GIF', (::error('connection_not_found')) x 2,
          ::calls . '.*/connections/x%2F..%2Fy%7C%7Bz%7D\?'
          . 'provider_config_key=a%20b%3Ac%40d.e_f~g-h"')
 
@@ -373,8 +380,43 @@ EOF
 --- config eval: $::Config
 --- request eval
 ::steps([@::One, event('creation', 'true', 'c-2', end_user_id => '43')],
-        'GET /to/x', 'GET /to/x', $::Seen)
---- more_headers eval: ::headers(42, 43, 42)
---- error_code eval: ::codes(429, 429, 200)
+        ('GET /to/x') x 3, $::Seen)
+--- more_headers eval: ::headers(42, 43, 43, 42)
+--- error_code eval: ::codes((429) x 3, 200)
 --- response_body_like eval
-::bodies((::error('rate_limited')) x 2, ::calls)
+::bodies((::error('rate_limited')) x 3, ::calls)
+
+
+
+=== TEST 19: only a 404 that says so is of no such connection
+--- init
+NangoTest::sim('reset');
+NangoTest::sim('faults', '{"faults":['
+    . '{"path":"/connections/c-1","status":404,"body":"not_found"},'
+    . '{"path":"/connections/c-2","status":404,'
+    . '"body":"{\"error\":{\"code\":\"unknown\"}}"},'
+    . '{"path":"/connections/c-3","status":500,'
+    . '"body":"{\"error\":{\"code\":\"not_found\"}}"}]}')
+--- config eval: $::Config
+--- request eval
+::steps([map { event('creation', 'true', "c-$_", end_user_id => $_) } 1 .. 3],
+        ('GET /to/x') x 3)
+--- more_headers eval: ::headers(1 .. 3)
+--- error_code eval: ::codes((502) x 3)
+--- response_body_like eval: ::bodies((::error('nango_error')) x 3)
+
+
+
+=== TEST 20: a failure is of what there was then, too
+--- init
+::nango('{"type":"OAUTH2","access_token":"t-1"}');
+NangoTest::sim('faults', '{"faults":[{"path":"/connections/c-1","times":1,'
+    . '"status":500},{"path":"/connections/c-1","delay_ms":200}]}')
+--- config eval: $::Config
+--- request eval
+::steps(\@::One, 'GET /to/x', $::Override, 'GET /to/x', $::Seen)
+--- more_headers eval: ::headers(42, $::Override, 42, 42)
+--- error_code eval: ::codes(502, 200, 200, 200, 200)
+--- response_body_like eval
+::bodies(::error('nango_error'), '"ack":true', '"connections"', $::Fine,
+         ::calls(2))

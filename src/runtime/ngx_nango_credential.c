@@ -396,7 +396,10 @@ ngx_nango_credential_leased(ngx_nango_credential_slot_t *slot)
 }
 
 
-/* NGX_AGAIN: somebody is just at it. */
+/*
+ * NGX_AGAIN: somebody is just at it.  Whose lease another has taken over was
+ * too slow, and what the other one gets is newer.
+ */
 
 static ngx_int_t
 ngx_nango_credential_store(u_char *key, uint64_t version, u_char *data,
@@ -411,7 +414,8 @@ ngx_nango_credential_store(u_char *key, uint64_t version, u_char *data,
     }
 
     if (ngx_memcmp(slot->key, key, NANGO_KEY_LEN) == 0
-        && slot->version == version)
+        && slot->version == version
+        && slot->fetcher == (ngx_atomic_uint_t) ngx_pid)
     {
         if (failure) {
             expires = ngx_nango_now() + NGX_NANGO_CREDENTIAL_FAILED;

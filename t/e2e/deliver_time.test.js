@@ -7,20 +7,15 @@
 'use strict';
 
 const assert = require('node:assert');
-const fs = require('node:fs');
-const path = require('node:path');
 const nodeTest = require('node:test');
 
 const { Nango } = require('@nangohq/node');
 const { Backend } = require('./backend');
+const { startOnClock, SECOND, MINUTE, HOUR } = require('./clock');
 const { assertOrder, config, KEY, laneOf, ledgers, post, settled, sync }
     = require('./deliver');
-const { compile, reader } = require('./model');
+const { reader } = require('./model');
 const { create, sleep, until } = require('./nginx');
-
-const SECOND = 1000;
-const MINUTE = 60 * SECOND;
-const HOUR = 60 * MINUTE;
 
 
 /* None may hang: what waits for ever is a failure. */
@@ -29,30 +24,11 @@ function test(name, fn) {
 }
 
 
-/* nginx with a clock: clock.forward(ms), clock.now() */
+/* nginx with a clock. */
 async function started(t, options) {
     const nginx = await create(t, options);
-    const shim = compile(t, 'shim_clock.c', '-shared', '-fPIC', '-ldl');
-    const control = path.join(nginx.dir, 'clock');
-    const bytes = Buffer.alloc(8);
-    let ahead = 0;
 
-    fs.writeFileSync(control, bytes);
-
-    const fd = fs.openSync(control, 'r+');
-
-    t.after(() => fs.closeSync(fd));
-
-    await nginx.start({ LD_PRELOAD: shim, NANGO_CLOCK: control });
-
-    return [nginx, {
-        now: () => Date.now() + ahead,
-        forward: (ms) => {
-            ahead += ms;
-            bytes.writeBigInt64LE(BigInt(ahead));
-            fs.writeSync(fd, bytes, 0, 8, 0);
-        },
-    }];
+    return [nginx, await startOnClock(t, nginx)];
 }
 
 

@@ -6,14 +6,12 @@
 'use strict';
 
 const assert = require('node:assert');
-const fs = require('node:fs');
-const path = require('node:path');
 const nodeTest = require('node:test');
 
 const sim = require('../sim/helper');
 const { API_KEY } = require('../sim/nango');
 const { Client, ofWorkers, once } = require('./client');
-const { compile } = require('./model');
+const { startOnClock, HOUR, MINUTE } = require('./clock');
 const { create, until } = require('./nginx');
 
 const KEY = 'signing-key-of-prod';
@@ -184,23 +182,15 @@ test('what was known by a clock that ran ahead is not known for long',
 `,
             workers: 1,
         });
-        const clock = path.join(nginx.dir, 'clock');
-        const day = Buffer.alloc(8);
-
-        day.writeBigInt64LE(24n * 3600n * 1000n);
-        fs.writeFileSync(clock, day);
-
-        await nginx.start({
-            LD_PRELOAD: compile(t, 'shim_clock.c', '-shared', '-fPIC', '-ldl'),
-            NANGO_CLOCK: clock, NANGO_CLOCK_WALL: '1',
-        });
+        const clock = await startOnClock(t, nginx, { wall: true });
 
         const ahead = async () => Number(
             (await once(nginx.port, 'GET', '/time', ME)).text) * 1000
                                   - Date.now();
         const ask = (url) => once(nginx.port, 'POST', url, ME);
 
-        assert.ok(await ahead() > 23 * 3600 * 1000);
+        clock.forward(24 * HOUR);
+        await until('the wrong time', async () => await ahead() > 23 * HOUR);
 
         assert.strictEqual((await ask('/again')).status, 200);
         assert.strictEqual((await ask('/again')).status, 200);
@@ -214,12 +204,8 @@ test('what was known by a clock that ran ahead is not known for long',
 
         /* It is put right. */
 
-        const fd = fs.openSync(clock, 'r+');
-
-        fs.writeSync(fd, Buffer.alloc(8), 0, 8, 0);
-        fs.closeSync(fd);
-
-        await until('the right time', async () => await ahead() < 60000);
+        clock.forward(-24 * HOUR);
+        await until('the right time', async () => await ahead() < MINUTE);
 
         assert.strictEqual((await ask('/again')).status, 200);
         assert.strictEqual(await calls(nango, '/connect/sessions'), 3);

@@ -14,7 +14,8 @@ const nodeTest = require('node:test');
 
 const sim = require('../sim/helper');
 const { API_KEY } = require('../sim/nango');
-const { Client, hmac, once } = require('./client');
+const { Client, hmac, ofWorkers, once } = require('./client');
+const { startOnClock, HOUR, MINUTE, SECOND } = require('./clock');
 const { hold } = require('./edge');
 const { compile } = require('./model');
 const { create, sleep, until } = require('./nginx');
@@ -65,7 +66,7 @@ function settings(api, more) {
         nango_owner end_user_id $http_x_user;
         nango_catalog;
     }
-    location = /pid { return 200 $pid; }
+    location = /worker { return 200 $pid; }
 `,
     };
 }
@@ -98,12 +99,12 @@ async function webhook(nginx, body) {
 
 
 /* Connection c-1 of user 42, here and there. */
-async function running(t, more, token) {
+async function running(t, more, token, { workers = 2, clock } = {}) {
     const nango = await sim.start(t);
-    const nginx = await create(t, settings(nango.url, more));
+    const nginx = await create(t, { ...settings(nango.url, more), workers });
 
-    await nginx.start();
-    await until('two workers', () => nginx.workers().length >= 2);
+    await (clock ? clock(nginx) : nginx.start());
+    await until('the workers', () => nginx.workers().length >= workers);
     await put(nango, 'c-1', token || 'token-of-c-1');
     await webhook(nginx, event('creation', 'c-1', { end_user_id: '42' }));
     await until('a leader', () => nginx.leader());
@@ -155,7 +156,7 @@ for (const [what, more] of [
     test(`a thousand at once, ${what}, one call`, async (t) => {
         const { nango, nginx } = await running(t, more);
 
-        await late(nango, 500);
+        await late(nango, 1500);
 
         const answers = await many(1000, () => secret(nginx));
 
@@ -167,13 +168,13 @@ for (const [what, more] of [
 }
 
 
-for (const [what, effect, status] of [
-    ['a refusal', { status: 500 }, 502],
-    ['silence', { hang: true }, 504],
-    ['a reply that is cut', { cut_after: 20 }, 503],
+for (const [what, effect, status, patience] of [
+    ['a refusal', { status: 500 }, 502, '1h'],
+    ['silence', { hang: true }, 504, '2s'],
+    ['a reply that is cut', { cut_after: 20 }, 503, '1h'],
 ]) {
     test(`${what} is the answer of all who wait`, async (t) => {
-        const { nango, nginx } = await running(t, 'api_timeout 2s;');
+        const { nango, nginx } = await running(t, `api_timeout ${patience};`);
 
         await late(nango, effect.hang ? 0 : 300, effect);
 
@@ -183,11 +184,19 @@ for (const [what, effect, status] of [
                                [status]);
         assert.ok(await calls(nango) <= 2, 'no stampede');
 
-        /* And soon it is asked for again. */
+        /* And soon it is asked for again, and that is kept. */
 
         await nango.control('DELETE', 'faults');
         await until('credentials', async () =>
             (await secret(nginx)).status === 200);
+
+        const all = await calls(nango);
+
+        for (let i = 0; i < 8; i++) {
+            assert.strictEqual((await secret(nginx)).status, 200);
+        }
+
+        assert.strictEqual(await calls(nango), all);
         quiet(nginx);
     });
 }
@@ -232,6 +241,72 @@ test('what changes while it is waited for is looked at again', async (t) => {
     assert.strictEqual((await once(nginx.port, 'GET', '/secret',
         { 'X-User': '43' })).headers['x-token'], 'token-of-43');
     assert.ok(await calls(nango) <= 3, `${await calls(nango)} calls`);
+    quiet(nginx);
+});
+
+
+/* The answers to what it was before come never, and too early. */
+
+test('who asks for a newer version waits for no older one', async (t) => {
+    const { nango, nginx } = await running(t, 'api_timeout 1h;', '',
+                                           { workers: 1 });
+    const answers = [];
+
+    await nango.control('POST', 'faults', { faults: [
+        { hang: true },
+        { status: 500, delay_ms: 700 },
+        { status: 200, delay_ms: 2000, body: {
+            connection_id: 'c-1', provider_config_key: 'github',
+            credentials: { type: 'API_KEY', apiKey: 'the-newest' } } },
+    ].map((effect) => ({ method: 'GET', path: '/connections/c-1', times: 1,
+                         ...effect })) });
+
+    for (let i = 1; i <= 3; i++) {
+        answers.push(secret(nginx));
+        await until('a call', async () => await calls(nango) === i);
+
+        if (i < 3) {
+            await webhook(nginx, event('override', 'c-1',
+                                       { end_user_id: '42' }, { n: i }));
+        }
+    }
+
+    const last = await answers[2];
+
+    assert.strictEqual(last.status, 200, last.text);
+    assert.strictEqual(last.headers['x-token'], 'the-newest');
+    assert.match(nginx.log(), /answered 500, not credentials/);
+    await Promise.all(answers);
+    quiet(nginx);
+});
+
+
+/* As of a store that was put back from a copy. */
+
+test('a store that knows less than what is kept', async (t) => {
+    const { nango, nginx } = await running(t);
+
+    for (let i = 0; i < 3; i++) {
+        await webhook(nginx, event('override', 'c-1', { end_user_id: '42' },
+                                   { n: i }));
+    }
+
+    assert.strictEqual((await secret(nginx)).status, 200);
+
+    const old = nginx.workers();
+    const { http: lines, server } = settings(nango.url);
+
+    nginx.configure({ http: lines.replace('@STORE@', '@DIR@/copy'), server });
+    nginx.kill(nginx.master, 'SIGHUP');
+    await until('other workers', () => nginx.workers().length >= 2
+        && !nginx.workers().some((pid) => old.includes(pid)));
+    await webhook(nginx, event('creation', 'c-1', { end_user_id: '42' }));
+    await put(nango, 'c-1', 'another-token');
+
+    const answer = await secret(nginx);
+
+    assert.strictEqual(answer.status, 200, answer.text);
+    assert.strictEqual(answer.headers['x-token'], 'another-token');
     quiet(nginx);
 });
 
@@ -323,7 +398,7 @@ test('another worker takes over from one that was killed', async (t) => {
         const client = new Client(nginx.port);
 
         clients.push(client);
-        pids.push(Number((await client.request('GET', '/pid', {})).text));
+        pids.push(Number((await client.request('GET', '/worker', {})).text));
     }
 
     const first = pids[0];
@@ -343,6 +418,139 @@ test('another worker takes over from one that was killed', async (t) => {
     assert.ok(answers.every((answer) => answer.status === 200));
     assert.strictEqual(await calls(nango), 2);
     clients.forEach((client) => client.close());
+});
+
+
+/* A worker that waits for an answer is stopped; the state goes on. */
+async function stopped(t, more) {
+    const { nango, nginx } = await running(t, more);
+    const all = await ofWorkers(t, nginx.port);
+    const pids = await Promise.all(all.map(async (client) =>
+        Number((await client.request('GET', '/worker')).text)));
+    const n = pids.indexOf(nginx.leader()) ? 0 : 1;
+
+    await late(nango, 0, { hang: true, times: 1 });
+
+    const answer = all[n].request('GET', '/secret', ME);
+
+    await until('a call', async () => await calls(nango) === 1);
+    nginx.kill(pids[n], 'SIGSTOP');
+
+    return { nango, nginx, answer, other: all[1 - n],
+             go: () => nginx.kill(pids[n], 'SIGCONT') };
+}
+
+
+test('another worker takes over from one that is stopped', async (t) => {
+    const { nango, nginx, answer, other, go }
+        = await stopped(t, 'api_timeout 1s;');
+
+    await until('credentials', async () =>
+        (await other.request('GET', '/secret', ME)).status === 200);
+
+    /* What comes of its call by now does not count any more. */
+
+    go();
+    await answer;
+    await until('its failure', () => /for credentials failed/.test(
+        nginx.log()));
+
+    for (let i = 0; i < 4; i++) {
+        assert.strictEqual((await secret(nginx)).status, 200);
+    }
+
+    assert.strictEqual(await calls(nango), 2);
+    quiet(nginx);
+});
+
+
+test('one that was stopped has nothing of what is somebody else\'s now',
+     async (t) => {
+    const { nango, nginx, answer, other, go }
+        = await stopped(t, 'api_timeout 1h;');
+    const body = event('override', 'c-1', { end_user_id: '43' });
+    const his = { 'X-User': '43' };
+
+    await put(nango, 'c-1', 'token-of-43');
+    assert.strictEqual((await other.request('POST', '/webhook', {
+        'Content-Type': 'application/json',
+        'X-Nango-Hmac-Sha256': hmac(body, KEY),
+    }, body)).status, 200);
+    await until('the fold', async () =>
+        (await other.request('GET', '/plain', his)).status === 200);
+    assert.strictEqual((await other.request('GET', '/secret', his))
+        .headers['x-token'], 'token-of-43');
+
+    go();
+    assert.strictEqual((await answer).status, 404);
+    quiet(nginx);
+});
+
+
+test('what a clock that ran ahead has kept is asked for again', async (t) => {
+    let clock;
+    const { nango, nginx } = await running(t, '', '', {
+        clock: async (one) => {
+            clock = await startOnClock(t, one, { wall: true });
+            clock.forward(24 * HOUR);
+        },
+    });
+    const asked = [];
+
+    for (const ms of [0, 0, -24 * HOUR, 0]) {
+        clock.forward(ms);
+        assert.strictEqual((await secret(nginx)).status, 200);
+        asked.push(await calls(nango));
+    }
+
+    assert.deepStrictEqual(asked, [1, 1, 2, 2]);
+    quiet(nginx);
+});
+
+
+/* What says nothing of its end, and what says that it is far. */
+
+test('kept for five minutes, and for an hour at most', async (t) => {
+    const nango = await sim.start(t);
+    const nginx = await create(t, settings(nango.url));
+    const clock = await startOnClock(t, nginx);
+    const users = { 'c-1': '42', 'c-2': '43' };
+
+    await nango.control('POST', 'state', { connections: [
+        { connection_id: 'c-1',
+          credentials: { type: 'API_KEY', apiKey: 'key' } },
+        { connection_id: 'c-2',
+          credentials: { type: 'OAUTH2', access_token: 'token',
+                         expires_at: new Date(clock.now() + 24 * HOUR)
+                             .toISOString() } },
+    ].map((one) => ({ integration: 'github',
+                      tags: { end_user_id: users[one.connection_id] },
+                      ...one })) });
+
+    const asked = [];
+
+    for (const [connection, user] of Object.entries(users)) {
+        await webhook(nginx, event('creation', connection,
+                                   { end_user_id: user }));
+    }
+
+    for (const ms of [0, 5 * MINUTE - 30 * SECOND, MINUTE,
+                      54 * MINUTE, MINUTE])
+    {
+        clock.forward(ms);
+
+        for (const user of Object.values(users)) {
+            assert.strictEqual((await once(nginx.port, 'GET', '/secret',
+                { 'X-User': user })).status, 200);
+        }
+
+        asked.push(await Promise.all(Object.keys(users).map(
+            async (connection) => (await nango.control('GET',
+                `requests?path=/connections/${connection}`)).count)));
+    }
+
+    assert.deepStrictEqual(asked, [[1, 1], [1, 1], [2, 1], [3, 1], [3, 2]]);
+    quiet(nginx);
 });
 
 
@@ -529,7 +737,7 @@ test('a store that cannot be read: 503, and nothing else of the site', async (t)
 
     assert.strictEqual(maybe.status, 200, maybe.text);
     assert.strictEqual(maybe.headers['x-is'], '<|>');
-    assert.strictEqual((await once(nginx.port, 'GET', '/pid', {})).status,
+    assert.strictEqual((await once(nginx.port, 'GET', '/worker', {})).status,
                        200);
 });
 
