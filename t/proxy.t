@@ -54,7 +54,8 @@ sub bodies {
 
 # A header's value has no such ends, and other bytes are other letters there.
 our @Unsaid = (['c-2 ', end_user_id => '51'], [' c-2', end_user_id => '52'],
-               ["c-2\xc3\xa9", end_user_id => '53']);
+               ["c-2\xc3\xa9", end_user_id => '53'],
+               ['c-2', end_user_id => '54', integration => 'github ']);
 
 # What a client could do harm with.
 our @Names = qw(
@@ -248,7 +249,8 @@ $::Config . <<'EOF';
         internal;
         proxy_pass $TEST_NGINX_NANGO_API/copied;
     }
-    location = /early { return 200 "$http_authorization"; }
+    if ($uri = /early) { set $seen $http_authorization; }
+    location = /early { return 200 $seen; }
     location /soon/ {
         nango_require github proxy;
         proxy_intercept_errors on;
@@ -329,15 +331,21 @@ EOF
 
 
 === TEST 10: an id that no header can say is not taken for that of another
---- config eval: $::Config
+--- config eval
+$::Config . <<'EOF';
+    location /other/ {
+        nango_require "github " proxy;
+        proxy_pass $TEST_NGINX_NANGO_API/proxy/;
+    }
+EOF
 --- request eval
 [(map { webhook(event('creation', 'true', @$_)) } @::Unsaid),
- 'GET /connections', 'GET /api/x', 'GET /api/x', 'GET /api/x',
+ 'GET /connections', ('GET /api/x') x 3, 'GET /other/x',
  'GET /_sim/requests?path=/proxy']
 --- more_headers eval
 [(map { signature(event('creation', 'true', @$_)) } @::Unsaid),
- map { "X-User: $_" } 51, 51, 52, 53, 51]
---- error_code eval: [200, 200, 200, 200, 404, 404, 404, 200]
+ map { "X-User: $_" } 51, 51, 52, 53, 54, 51]
+--- error_code eval: [(200) x 5, (404) x 4, 200]
 --- response_body_like eval
-[('"ack":true') x 3, '"connections":\[\{"id"',
- ('connection_not_found') x 3, '^\{"count":0,']
+[('"ack":true') x 4, '"connections":\[\{"id"',
+ ('connection_not_found') x 4, '^\{"count":0,']

@@ -135,13 +135,14 @@ __DATA__
 === TEST 4: several: the newest, or none
 --- config eval: $::Config
 --- request eval
-::steps(\@::Two, 'GET /gif', 'GET /newest', 'GET /refuse', 'GET /optional')
---- more_headers eval: ::headers((42) x 4)
---- error_code eval: ::codes(200, 200, 409, 200)
+::steps(\@::Two, 'GET /gif', 'GET /newest', ('GET /refuse') x 2,
+      'GET /optional')
+--- more_headers eval: ::headers((42) x 5)
+--- error_code eval: ::codes(200, 200, 409, 409, 200)
 --- response_body_like eval
-::bodies('GIF', 'GIF', '"code":"connection_ambiguous"', 'GIF')
+::bodies('GIF', 'GIF', ('"code":"connection_ambiguous"') x 2, 'GIF')
 --- raw_response_headers_like eval
-::shows('c-2\|valid', 'c-2\|valid', '\|\|', 'c-2\|valid')
+::shows(('c-2\|valid') x 2, ('\|\|') x 2, 'c-2\|valid')
 
 
 

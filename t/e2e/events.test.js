@@ -549,6 +549,33 @@ test('a client that does not read costs a chunk, and gets everything',
 }, 120000);
 
 
+test('one that does not read for too long is cut off, and misses nothing',
+     async (t) => {
+    const COUNT = 200;
+    const nginx = await running(t, {
+        http: `${HTTP} send_timeout 1s;`,
+        server: `${SERVER} error_log @DIR@/error.log info;`,
+    });
+    const one = await begun(t, nginx, '/all');
+    const client = new Client(nginx.port);
+
+    t.after(() => client.close());
+    one.pause();
+
+    for (let i = 0; i < COUNT; i++) {
+        await webhook(nginx, forward('c1', i, 'x'.repeat(100000)), client);
+    }
+
+    await until('its end', () => /client timed out/.test(nginx.log()));
+
+    one.resume();
+    await until('all events', () => one.events.length >= COUNT, 30000);
+
+    assert.deepStrictEqual(one.sequences(), numbers(1, COUNT));
+    assert.ok(one.statuses.length > 1);
+});
+
+
 test('thousands of streams, and each has what is its own', async (t) => {
     const COUNT = 2000;
     const nginx = await running(t, { connections: 4096,

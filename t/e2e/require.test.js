@@ -99,9 +99,11 @@ async function webhook(nginx, body) {
 
 
 /* Connection c-1 of user 42, here and there. */
-async function running(t, more, token, { workers = 2, clock } = {}) {
+async function running(t, more, token, { workers = 2, clock, server } = {}) {
     const nango = await sim.start(t);
-    const nginx = await create(t, { ...settings(nango.url, more), workers });
+    const options = settings(nango.url, more);
+    const nginx = await create(t, { ...options, workers,
+        server: options.server + (server ? server(nango.url) : '') });
 
     await (clock ? clock(nginx) : nginx.start());
     await until('the workers', () => nginx.workers().length >= workers);
@@ -570,6 +572,48 @@ test('clients that leave while they wait', async (t) => {
     const answer = await secret(nginx);
 
     assert.strictEqual(answer.headers['x-token'], 'token-of-c-1');
+    assert.strictEqual(await calls(nango), 1);
+    assert.deepStrictEqual(nginx.workers(), workers);
+    quiet(nginx);
+});
+
+
+/* nginx is told of it by the part that another server is asked for. */
+
+test('a page that is left while a part of it waits', async (t) => {
+    const { nango, nginx } = await running(t, '', '', {
+        server: (url) => `
+    error_log @DIR@/error.log info;
+    location = /part {
+        proxy_set_header Host localhost;
+        proxy_pass ${url}/health;
+    }
+    location = /page {
+        ssi on;
+        default_type text/html;
+        return 200 '<!--# include virtual="/part" -->
+                    <!--# include virtual="/secret" -->';
+    }
+`,
+    });
+    const workers = nginx.workers();
+
+    await nango.control('POST', 'faults', { faults: [
+        { path: '/connections/c-1', delay_ms: 1000 },
+        { path: '/health', hang: true },
+    ] });
+
+    const page = http.get({ host: '127.0.0.1', port: nginx.port,
+                            path: '/page', agent: false, headers: ME });
+
+    page.on('error', () => {});
+    await until('both parts', async () => await calls(nango) === 1
+        && (await nango.control('GET', 'requests?path=/health')).count);
+    page.destroy();
+    await until('nginx knows that', () =>
+        /prematurely closed connection/.test(nginx.log()));
+
+    assert.strictEqual((await secret(nginx)).status, 200);
     assert.strictEqual(await calls(nango), 1);
     assert.deepStrictEqual(nginx.workers(), workers);
     quiet(nginx);
