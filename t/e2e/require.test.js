@@ -6,6 +6,7 @@
 'use strict';
 
 const assert = require('node:assert');
+const { createHash } = require('node:crypto');
 const fs = require('node:fs');
 const http = require('node:http');
 const net = require('node:net');
@@ -506,6 +507,51 @@ test('what a clock that ran ahead has kept is asked for again', async (t) => {
     }
 
     assert.deepStrictEqual(asked, [1, 1, 2, 2]);
+    quiet(nginx);
+});
+
+
+/* Where a connection's credentials are kept: see docs/internals.md. */
+function place(connection) {
+    const hash = createHash('sha256').update('c');
+
+    for (const part of ['prod', 'github', connection]) {
+        const length = Buffer.alloc(4);
+
+        length.writeUInt32BE(part.length);
+        hash.update(length).update(part);
+    }
+
+    return hash.digest().readUInt16LE() % 512;
+}
+
+
+test('one whose answer does not come leaves room beside it', async (t) => {
+    const { nango, nginx } = await running(t, 'api_timeout 1h;');
+    let n = 2;
+
+    while (place(`c-${n}`) !== place('c-1')) {
+        n++;
+    }
+
+    await nango.control('POST', 'state', { connections: [{
+        integration: 'github', connection_id: `c-${n}`,
+        tags: { end_user_id: '43' },
+        credentials: { type: 'API_KEY', apiKey: 'another' },
+    }] });
+    await webhook(nginx, event('creation', `c-${n}`, { end_user_id: '43' }));
+    await late(nango, 0, { hang: true });
+
+    const client = new Client(nginx.port);
+
+    t.after(() => client.close());
+    client.request('GET', '/secret', ME).catch(() => {});
+    await until('a call', async () => await calls(nango) === 1);
+
+    const answer = await once(nginx.port, 'GET', '/secret',
+                              { 'X-User': '43' });
+
+    assert.strictEqual(answer.headers['x-token'], 'another');
     quiet(nginx);
 });
 
