@@ -628,6 +628,7 @@ test('clients that leave while they wait', async (t) => {
 
 test('a page that is left while a part of it waits', async (t) => {
     const { nango, nginx } = await running(t, '', '', {
+        workers: 1,
         server: (url) => `
     error_log @DIR@/error.log info;
     location = /part {
