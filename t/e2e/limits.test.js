@@ -56,7 +56,8 @@ async function running(t, more) {
               + environment('b', nango.url, `account one; ${more}`)
               + environment('c', nango.url, `account two; ${more}`),
         server: ['a', 'b', 'c'].map(location).join('\n')
-                + 'location = /worker { return 200 $pid; }',
+                + `location = /worker { return 200 $pid; }
+                   location = /status { nango_status; }`,
     });
 
     await nginx.start();
@@ -80,6 +81,14 @@ async function codes(all, ...names) {
 }
 
 
+/* Of each environment. */
+async function told(nginx, name) {
+    const { json } = await once(nginx.port, 'GET', '/status');
+
+    return json.environments.map((env) => env[name]);
+}
+
+
 async function calls(nango, path) {
     return (await nango.control('GET', `requests?path=${path}`)).count;
 }
@@ -96,6 +105,8 @@ test('a limit stops an account: all workers, environments, and the leader',
         retry_after: 60 }] });
 
     assert.deepStrictEqual(await codes([one], 'a'), [429]);
+    assert.deepStrictEqual((await told(nginx, 'account_blocked'))
+        .map((seconds) => seconds > 30), [true, true, false]);
 
     const compared = await calls(nango, '/connections');
 
@@ -141,6 +152,9 @@ test('one request at a time looks whether a dead Nango is back', async (t) => {
         await codes(all, 'a');
     }
 
+    assert.deepStrictEqual(await told(nginx, 'circuit_open'),
+                           [true, false, false]);
+
     /* Many at once, until it is time for one of them to look. */
 
     const many = Array.from({ length: 60 }, () => new Client(nginx.port));
@@ -162,6 +176,8 @@ test('one request at a time looks whether a dead Nango is back', async (t) => {
     await nango.control('DELETE', 'faults');
     await until('Nango', async () =>
         (await codes(all, 'a')).join() === '200,200', 20000);
+    assert.deepStrictEqual(await told(nginx, 'circuit_open'),
+                           [false, false, false]);
     assert.deepStrictEqual(nginx.lines('alert', 'crit', 'emerg'), []);
 });
 

@@ -171,10 +171,10 @@ for (const [what, more] of [
 }
 
 
-for (const [what, effect, status, patience] of [
-    ['a refusal', { status: 500 }, 502, '1h'],
-    ['silence', { hang: true }, 504, '2s'],
-    ['a reply that is cut', { cut_after: 20 }, 503, '1h'],
+for (const [what, effect, said, patience] of [
+    ['a refusal', { status: 500 }, '502 nango_error', '1h'],
+    ['silence', { hang: true }, '504 nango_timeout', '2s'],
+    ['a reply that is cut', { cut_after: 20 }, '503 nango_unavailable', '1h'],
 ]) {
     test(`${what} is the answer of all who wait`, async (t) => {
         const { nango, nginx } = await running(t, `api_timeout ${patience};`);
@@ -183,8 +183,8 @@ for (const [what, effect, status, patience] of [
 
         const answers = await many(200, () => secret(nginx));
 
-        assert.deepStrictEqual([...new Set(answers.map((one) => one.status))],
-                               [status]);
+        assert.deepStrictEqual([...new Set(answers.map((one) =>
+            `${one.status} ${one.json.error.code}`))], [said]);
         assert.ok(await calls(nango) <= 2, 'no stampede');
 
         /* And soon it is asked for again, and that is kept. */

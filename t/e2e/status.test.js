@@ -224,6 +224,34 @@ test('counts are what was sent, whoever answers, and after a reload',
 });
 
 
+test('what the configuration has no more is told after what it has',
+     { timeout: 30000 }, async (t) =>
+{
+    const nginx = await start(t, { server: `${SERVER}
+        location = /twin { nango_webhook twin; }` });
+    const { http } = nginx.options;
+
+    await send(nginx, '/webhook', creation('c-1'));
+    await send(nginx, '/webhook', creation('c-2'));
+    await send(nginx, '/twin', creation('c-3'));
+
+    const old = nginx.workers();
+
+    nginx.configure({
+        http: http.replace(/nango_environment prod \{.*?\}/s, ''),
+        server: 'location = /state { nango_status; }',
+    });
+    nginx.kill(nginx.master, 'SIGHUP');
+    await until('the old workers to go', () => !nginx.workers()
+        .some((pid) => old.includes(pid)));
+
+    await until('the fold', async () => (await status(nginx)).store.lag === 0);
+    assert.deepStrictEqual((await status(nginx)).environments.map((env) => [
+        env.name, env.configured, env.stored, env.pruned]),
+        [['twin', true, 1, 0], ['prod', false, 2, 0]]);
+});
+
+
 test('its shape is what is documented', { timeout: 30000 }, async (t) => {
     const nginx = await start(t, { http: `
         nango_environment more {
