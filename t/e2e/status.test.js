@@ -227,10 +227,14 @@ test('counts are what was sent, whoever answers, and after a reload',
 test('what the configuration has no more is told after what it has',
      { timeout: 30000 }, async (t) =>
 {
-    const nginx = await start(t, { server: `${SERVER}
+    const options = settings(0, { server: `${SERVER}
         location = /twin { nango_webhook twin; }` });
-    const { http } = nginx.options;
+    const http = options.http.replace(/nango_environment \w+ \{/g,
+        (line) => `${line} deliver app http://127.0.0.1:1/;`);
+    const nginx = await running(t, { ...options, http });
 
+    await until('subscribers', async () => (await status(nginx)).subscribers
+        .every((one) => one.known));
     await send(nginx, '/webhook', creation('c-1'));
     await send(nginx, '/webhook', creation('c-2'));
     await send(nginx, '/twin', creation('c-3'));
@@ -246,9 +250,15 @@ test('what the configuration has no more is told after what it has',
         .some((pid) => old.includes(pid)));
 
     await until('the fold', async () => (await status(nginx)).store.lag === 0);
-    assert.deepStrictEqual((await status(nginx)).environments.map((env) => [
+
+    const { environments, subscribers } = await status(nginx);
+
+    assert.deepStrictEqual(environments.map((env) => [
         env.name, env.configured, env.stored, env.pruned]),
         [['twin', true, 1, 0], ['prod', false, 2, 0]]);
+    assert.deepStrictEqual(subscribers.map((one) => [
+        one.environment, one.name, one.configured, one.known, one.stored]),
+        [['twin', 'app', true, true, 1], ['prod', 'app', false, true, 2]]);
 });
 
 
