@@ -14,6 +14,7 @@ const path = require('node:path');
 const nodeTest = require('node:test');
 
 const { Client, hmac, once } = require('./client');
+const { startOnClock, SECOND } = require('./clock');
 const { anonymous, pipe } = require('./edge');
 const { Follower } = require('./follow');
 const { compile } = require('./model');
@@ -508,7 +509,8 @@ test('a client that does not read costs a chunk, and gets everything',
     await webhook(nginx, auth('c1', { end_user_id: 'u1' }));
 
     const slow = await Promise.all(numbers(1, 8).map(
-        (i) => begun(t, nginx, i % 2 ? '/all' : '/events', user(1))));
+        (i) => begun(t, nginx, (i % 2 ? '/all' : '/events')
+                               + (i % 3 ? '' : '?after=1'), user(1))));
     const fast = await begun(t, nginx, '/all');
 
     slow.forEach((one) => one.pause());
@@ -574,6 +576,39 @@ test('one that does not read for too long is cut off, and misses nothing',
     assert.deepStrictEqual(one.sequences(), numbers(1, COUNT));
     assert.ok(one.statuses.length > 1);
 });
+
+
+/* The first time has been over for longer than send_timeout. */
+
+test('one that has been slow before is not cut off for it', async (t) => {
+    const COUNT = 150;
+    const nginx = await create(t, { http: HTTP, server: SERVER });
+    const clock = await startOnClock(t, nginx);
+    const one = await begun(t, nginx, '/all');
+    const client = new Client(nginx.port);
+
+    t.after(() => client.close());
+
+    for (const n of [1, 2]) {
+        one.pause();
+
+        for (let i = 0; i < COUNT; i++) {
+            await webhook(nginx, forward('c', `${n}-${i}`, 'x'.repeat(100000)),
+                          client);
+        }
+
+        one.resume();
+        await until('all events', () => one.events.length >= n * COUNT, 30000);
+
+        const { comments } = one;
+
+        clock.forward(61 * SECOND);
+        await until('a ping', () => one.comments > comments);
+    }
+
+    assert.deepStrictEqual(one.sequences(), numbers(1, 2 * COUNT));
+    assert.deepStrictEqual(one.statuses, [200]);
+}, 120000);
 
 
 test('thousands of streams, and each has what is its own', async (t) => {
@@ -888,6 +923,48 @@ test('a stream that is idle does not read again what was not for it',
 
     body.release();
     assert.strictEqual(await answer, 503);
+}, 120000);
+
+
+test('no thread to read the log: it is said, and streams come again',
+     async (t) => {
+    const COUNT = 200;
+    const nginx = await create(t, { http: HTTP, server: SERVER, workers: 1,
+        main: 'thread_pool default threads=1 max_queue=0;' });
+
+    await nginx.start();
+    await webhook(nginx, forward('c', 0, 'x'.repeat(200000)));
+
+    const body = pipe(nginx);
+    const one = await begun(t, nginx, '/all');
+    const client = new Client(nginx.port);
+
+    t.after(() => client.close());
+    one.pause();
+
+    for (let i = 0; i < COUNT; i++) {
+        await webhook(nginx, forward('c', i, 'x'.repeat(100000)), client);
+    }
+
+    const answer = held(nginx, '/all?body=1');
+
+    await until('no thread', async () =>
+        (await get(nginx, '/all?after=1')).status === 503);
+    assert.strictEqual((await get(nginx, '/all?body=2')).status, 503);
+    assert.strictEqual((await get(nginx, '/all?after=1', {
+        Accept: 'text/event-stream' })).status, 503);
+
+    /* It is too far behind for what is in memory. */
+
+    one.resume();
+    await until('its end', () => one.statuses.length > 1);
+    assert.ok(one.events.length < COUNT);
+    assert.strictEqual(one.statuses[1], 503);
+
+    body.release();
+    assert.strictEqual(await answer, 503);
+    await until('all events', () => one.events.length >= COUNT, 30000);
+    assert.deepStrictEqual(one.sequences(), numbers(2, COUNT + 1));
 }, 120000);
 
 
