@@ -34,6 +34,7 @@ const HTTP = `
 const SERVER = `
     location = /webhook { nango_webhook; }
     location = /worker  { return 200 $pid; }
+    location = /counts  { stub_status; }
     location = /events {
         nango_owner  end_user_id $http_x_user;
         nango_expose connection_id tags;
@@ -136,6 +137,14 @@ async function begun(t, nginx, url, headers) {
 }
 
 
+/* A number that stub_status says. */
+async function counted(nginx, what) {
+    const { text } = await get(nginx, '/counts');
+
+    return Number(new RegExp(`${what}: (\\d+)`).exec(text)[1]);
+}
+
+
 /* A request in progress: {done, answer} */
 function poll(nginx, url, headers) {
     const one = { done: false };
@@ -203,13 +212,17 @@ test('a page waits for an event of its caller', async (t) => {
 
 
 test('a wait ends after its time, with what is known by then', async (t) => {
-    const nginx = await running(t);
+    const nginx = await create(t, { http: HTTP, server: SERVER, workers: 1 });
+    const clock = await startOnClock(t, nginx);
 
     await webhook(nginx, auth('c1', { end_user_id: 'u1' }));
 
-    const one = poll(nginx, '/events?wait=1', user(2));
+    const one = poll(nginx, '/events?wait=50', user(2));
+    const all = await begun(t, nginx, '/all');
 
     await webhook(nginx, auth('c1', { end_user_id: 'u1' }, 'override'));
+    await until('the event', () => all.events.length === 1);
+    clock.forward(51 * SECOND);
 
     const page = (await one.answer).json;
 
@@ -926,6 +939,86 @@ test('a stream that is idle does not read again what was not for it',
 }, 120000);
 
 
+/* One page waits for the only thread, which reads a body until its release. */
+async function queued(t) {
+    const nginx = await create(t, {
+        http: HTTP, workers: 1, main: 'thread_pool default threads=1;',
+        server: `${SERVER}
+            error_log @DIR@/error.log info;`,
+    });
+    const clock = await startOnClock(t, nginx);
+
+    await webhook(nginx, forward('c', 1, 'x'.repeat(200000)));
+    await until('the event', async () =>
+        (await get(nginx, '/all')).json.events.length === 1);
+
+    const body = pipe(nginx);
+    const answer = held(nginx, '/all?body=1');
+
+    await until('the body', async () =>
+        await counted(nginx, 'Writing') === 2);
+
+    const client = new Client(nginx.port);
+    const page = { done: false };
+
+    t.after(() => client.close());
+    page.answer = client.request('GET', '/all?after=1&wait=50')
+        .finally(() => { page.done = true; });
+    page.answer.catch(() => {});
+    await until('the page', async () =>
+        await counted(nginx, 'Writing') === 3);
+
+    return { nginx, clock, client, page, release: async () => {
+        body.release();
+        assert.strictEqual(await answer, 503);
+    } };
+}
+
+
+test('a page that is to be read when its client leaves', async (t) => {
+    const { nginx, client, release } = await queued(t);
+
+    client.close();
+    await until('nginx knows that', () =>
+        /prematurely closed connection/.test(nginx.log()));
+    await release();
+    await until('its end', async () =>
+        await counted(nginx, 'Active connections') === 1);
+});
+
+
+test('a page that is to be read when its time is over', async (t) => {
+    const { nginx, clock, page, release } = await queued(t);
+    const one = await begun(t, nginx, '/all');
+
+    clock.forward(51 * SECOND);
+    await until('a ping', () => one.comments > 0);
+    assert.strictEqual(page.done, false);
+    await release();
+
+    const { status, json } = await page.answer;
+
+    assert.strictEqual(status, 200);
+    assert.deepStrictEqual([json.events, json.next], [[], 1]);
+});
+
+
+test('a page that is to be read when its worker ends', async (t) => {
+    const { nginx, page, release } = await queued(t);
+    const [old] = nginx.workers();
+
+    nginx.kill(nginx.master, 'SIGHUP');
+    await until('another worker', () =>
+        nginx.workers().some((pid) => pid !== old));
+    await release();
+
+    const { status, json } = await page.answer;
+
+    assert.strictEqual(status, 200);
+    assert.deepStrictEqual([json.events, json.next], [[], 1]);
+});
+
+
 test('no thread to read the log: it is said, and streams come again',
      async (t) => {
     const COUNT = 200;
@@ -972,15 +1065,12 @@ test('no thread to read the log: it is said, and streams come again',
 test('a client that leaves while a second subrequest reads', async (t) => {
     const nginx = await running(t, { server: `${SERVER}
         error_log @DIR@/error.log info;
-        location = /connections { stub_status; }
         location = /page {
             ssi on;
             default_type text/html;
             return 200 '<!--# include virtual="/all?after=1&wait=50" -->
                         <!--# include virtual="/all?body=1" -->';
         }` });
-    const status = async (what) => Number(new RegExp(`${what}: (\\d+)`).exec(
-        (await get(nginx, '/connections')).text)[1]);
 
     await webhook(nginx, forward('c', 1, 'x'.repeat(200000)));
     await until('the event', async () =>
@@ -992,14 +1082,15 @@ test('a client that leaves while a second subrequest reads', async (t) => {
 
     request.on('error', () => {});
 
-    await until('the page', async () => await status('Writing') === 2);
+    await until('the page', async () =>
+        await counted(nginx, 'Writing') === 2);
     request.destroy();
     await until('nginx knows that', () =>
         /prematurely closed connection/.test(nginx.log()));
 
     body.release();
     await until('its end', async () =>
-        await status('Active connections') === 1);
+        await counted(nginx, 'Active connections') === 1);
 });
 
 

@@ -501,7 +501,10 @@ test('less than a quarter of the budget is left alone', async (t) => {
     await put(nango, ['c-1', '42']);
     await start();
     await until('one', async () => (await ids(nginx)).length === 1);
-    await sleep(20000);
+    await until('little to be left', async () =>
+        (await once(nginx.port, 'GET', '/status')).json.environments[0]
+            .account_low, 20000);
+    await sleep(6000);
 
     /* 15 of 20 are spent, and the rest is for people. */
 
