@@ -11,7 +11,7 @@ const path = require('node:path');
 const { test } = require('node:test');
 
 const { Backend } = require('./backend');
-const { hmac } = require('./client');
+const { hmac, once } = require('./client');
 const { assertOrder, config, creation, KEY, ledgers, post, settled, sync }
     = require('./deliver');
 const { compile, reader } = require('./model');
@@ -173,7 +173,16 @@ test('in order for each connection, whatever fails', async (t) => {
 
 test('a backend that was away gets everything', async (t) => {
     const backend = await Backend.create(t);
-    const nginx = await create(t, config(`deliver app ${backend.url};`));
+    const nginx = await create(t, config(`deliver app ${backend.url};`, {
+        locations: 'location = /status { nango_status; }' }));
+    const down = async () => {
+        const { json } = await once(nginx.port, 'GET', '/status');
+        const [{ down: now, down_since: since }] = json.subscribers;
+
+        assert.strictEqual(now, since !== null);
+
+        return now;
+    };
 
     await nginx.start();
     await post(nginx, sync('c-0'));
@@ -186,8 +195,10 @@ test('a backend that was away gets everything', async (t) => {
 
     await until('it to be noticed', () => nginx.lines('error').some(
         (line) => /does not take events/.test(line)));
+    await until('that to be told', down);
     await backend.up();
     await until('all', () => backend.accepted.length >= 301, 60000);
+    assert.strictEqual(await down(), false);
 
     assert.strictEqual(backend.accepted.length, 301);
     assert.strictEqual(new Set(backend.accepted).size, 301);

@@ -15,7 +15,7 @@ const nodeTest = require('node:test');
 
 const { Client, hmac, once } = require('./client');
 const { startOnClock, SECOND } = require('./clock');
-const { anonymous, pipe } = require('./edge');
+const { anonymous, hold, pipe } = require('./edge');
 const { Follower } = require('./follow');
 const { compile } = require('./model');
 const { random } = require('./load');
@@ -228,6 +228,21 @@ test('a wait ends after its time, with what is known by then', async (t) => {
 
     assert.deepStrictEqual(page.events, []);
     assert.strictEqual(page.next, 2);
+});
+
+
+test('a page after what is not in the state yet is no other log\'s',
+     async (t) => {
+    const nginx = await running(t);
+    const release = await hold(t, nginx, 'state');
+
+    await webhook(nginx, auth('c1', { end_user_id: 'u1' }));
+
+    const { status, json } = await get(nginx, '/all?after=1');
+
+    assert.strictEqual(status, 200);
+    assert.deepStrictEqual([json.events, json.next], [[], 1]);
+    await release();
 });
 
 

@@ -510,6 +510,11 @@ test('dead events are listed, delivered again, and forgotten',
                            [13, 14, 15, 16, 17]);
     assert.ok(Date.parse(waiting.json.waiting[0].next_at) > Date.now());
 
+    /* Of which environment is to be said. */
+
+    assert.strictEqual((await act(nginx, { ...one, environment: undefined }))
+        .status, 404);
+
     /* One, not twice, then all. */
 
     const first = await act(nginx, one);
