@@ -656,3 +656,15 @@ qq{
 [$::Json, $::Json]
 --- response_body_unlike eval
 [('credentials|access_token|metadata') x 2]
+
+
+
+=== TEST 33: deleted here, alive there and nobody's: it stays away
+--- init
+::nango('c-1' => '{}')
+--- config eval: $::Config
+--- request eval
+::given([@::One, ::event('deletion', 'true', 'c-1')], ::check('c-1'), $::List)
+--- more_headers eval: ::headers($::Json, 'X-User: 42')
+--- error_code eval: ::codes(404, 200)
+--- response_body_like eval: ::bodies($::Not_there, '"connections":\[\],')

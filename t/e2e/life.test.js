@@ -119,9 +119,9 @@ async function beside(t, nginx, pid) {
 }
 
 
-function check(nginx) {
+function check(nginx, connection = 'c-1') {
     return once(nginx.port, 'POST', '/connections', JSON_OF_ME,
-                '{"integration":"github","connection_id":"c-1"}');
+        `{"integration":"github","connection_id":"${connection}"}`);
 }
 
 
@@ -131,16 +131,16 @@ function remove(nginx) {
 
 
 /* Nango's answer of that method comes late; that of GET tells of before. */
-function late(nango, method, ms) {
+function late(nango, method, ms, connection = 'c-1') {
     const before = {
         status: 200,
-        body: { connection_id: 'c-1', provider_config_key: 'github',
+        body: { connection_id: connection, provider_config_key: 'github',
                 provider: 'github', errors: [], end_user: null,
                 tags: { end_user_id: '42' } },
     };
 
     return nango.control('POST', 'faults', { faults: [{
-        method, path: '/connections/c-1', delay_ms: ms, times: 1,
+        method, path: `/connections/${connection}`, delay_ms: ms, times: 1,
         ...(method === 'GET' ? before : {}),
     }] });
 }
@@ -225,6 +225,25 @@ test('a check that is overtaken by a deletion revives nothing', async (t) => {
     assert.strictEqual((await remove(nginx)).status, 200);
     assert.strictEqual((await checked).status, 404);
     assert.deepStrictEqual(await list(nginx), []);
+    quiet(nginx);
+});
+
+
+test('nor does one of what was not known before', async (t) => {
+    const { nango, nginx } = await running(t);
+
+    await late(nango, 'GET', 700, 'c-2');
+
+    const checked = check(nginx, 'c-2');
+
+    await until('Nango to be asked', async () =>
+        (await nango.control('GET', 'requests?method=GET')).count);
+
+    await webhook(nginx, event('creation', 'c-2', { end_user_id: '42' }));
+    await webhook(nginx, event('deletion', 'c-2', {}));
+    assert.strictEqual((await checked).status, 404);
+    assert.deepStrictEqual((await list(nginx)).map((one) =>
+        one.connection_id), ['c-1']);
     quiet(nginx);
 });
 
