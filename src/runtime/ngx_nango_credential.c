@@ -397,8 +397,8 @@ ngx_nango_credential_leased(ngx_nango_credential_slot_t *slot)
 
 
 /*
- * NGX_AGAIN: somebody is just at it.  Whose lease another has taken over was
- * too slow, and what the other one gets is newer.
+ * NGX_AGAIN: somebody is just at it.  Nothing is kept of who was so slow that
+ * another has taken over his lease: what that one gets is newer.
  */
 
 static ngx_int_t

@@ -234,6 +234,10 @@ test('a wait ends after its time, with what is known by then', async (t) => {
 test('a page after what is not in the state yet is no other log\'s',
      async (t) => {
     const nginx = await running(t);
+
+    await until('the store', async () =>
+        (await get(nginx, '/all')).status === 200);
+
     const release = await hold(t, nginx, 'state');
 
     await webhook(nginx, auth('c1', { end_user_id: 'u1' }));
@@ -581,7 +585,7 @@ test('a client that does not read costs a chunk, and gets everything',
 
 test('one that does not read for too long is cut off, and misses nothing',
      async (t) => {
-    const COUNT = 200;
+    const COUNT = 300;
     const nginx = await running(t, {
         http: `${HTTP} send_timeout 1s;`,
         server: `${SERVER} error_log @DIR@/error.log info;`,
@@ -1036,7 +1040,7 @@ test('a page that is to be read when its worker ends', async (t) => {
 
 test('no thread to read the log: it is said, and streams come again',
      async (t) => {
-    const COUNT = 200;
+    const COUNT = 300;
     const nginx = await create(t, { http: HTTP, server: SERVER, workers: 1,
         main: 'thread_pool default threads=1 max_queue=0;' });
 
