@@ -660,7 +660,11 @@ test('a page that is left while a part of it waits', async (t) => {
     await until('nginx knows that', () =>
         /prematurely closed connection/.test(nginx.log()));
 
-    assert.strictEqual((await secret(nginx)).status, 200);
+    /* Others, in the memory that it had. */
+
+    const answers = await many(50, () => secret(nginx));
+
+    assert.ok(answers.every((answer) => answer.status === 200));
     assert.strictEqual(await calls(nango), 1);
     assert.deepStrictEqual(nginx.workers(), workers);
     quiet(nginx);
