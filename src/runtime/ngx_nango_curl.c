@@ -1655,14 +1655,17 @@ ngx_nango_curl_complete(ngx_nango_transfer_t *t, CURLcode code)
 
     /*
      * Dead is who cannot be reached or says nothing in time; who answers
-     * badly is alive, and want of connections is our own trouble.
+     * badly is alive.  Want of connections is our own trouble, and who has left
+     * before anything was sent has learned nothing.
      */
 
     if (t->environment) {
         ngx_nango_curl_budget(t);
     }
 
-    if (t->environment && t->starved) {
+    if (t->environment
+        && (t->starved || (code == CURLE_ABORTED_BY_CALLBACK && !t->lost)))
+    {
         ngx_nango_circuit_give_up(t->environment->key);
 
     } else if (t->environment) {

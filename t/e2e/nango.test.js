@@ -1820,3 +1820,42 @@ test('who looks and ends with its worker keeps nobody away', {}, async (t) => {
         (await ask(nginx, 'late')).status === 200);
     assertCalm(nginx);
 });
+
+
+/* A connection alone says nothing: a process that hangs has one made, too. */
+
+test('who leaves before anything is sent has seen nobody', {}, async (t) => {
+    const peer = await peers.create(t, { silent() {} });
+    const slow = `slow-${await full(t)}.test`;
+    const nginx = await running(t, { main: `
+        api         http://${slow}:${peer.port};
+        api_timeout 500ms;
+    ` }, { env: {
+        LD_PRELOAD: compile(t, 'resolve.c', '-shared', '-fPIC', '-ldl'),
+    } });
+
+    await Promise.all(Array.from({ length: 5 }, async (_, n) => {
+        assertAnswer(await ask(nginx, `silent-${n}`), 504, n);
+    }));
+    await until('Nango to be left alone',
+                () => nginx.log().includes('"main" does not answer'));
+
+    /* Those that are let through to see leave while they are connecting. */
+
+    await until('one to connect, and no more', async () => {
+        const looks = new Client(nginx.port);
+        const { connections, requests: { length } } = peer;
+
+        looks.request('POST', '/session/main', { 'X-User': 'silent-one' })
+            .catch(() => {});
+        await sleep(30);
+        looks.close();
+        await sleep(300);
+
+        return peer.connections > connections
+               && peer.requests.length === length;
+    });
+
+    assert.ok(!nginx.log().includes('answers again'));
+    assertCalm(nginx);
+});
