@@ -8,6 +8,7 @@
 
 #include "ngx_http_nango.h"
 #include "ngx_nango_secret.h"
+#include "ngx_nango_shared.h"
 
 #include <openssl/crypto.h>
 
@@ -129,6 +130,14 @@ ngx_http_nango_environment(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
                                e[i]->line);
             return NGX_CONF_ERROR;
         }
+    }
+
+    if (nmcf->environments.nelts == NGX_NANGO_ENVIRONMENTS) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "environment \"%V\" is one too many, there may be "
+                           "%d; let another nginx have some", &value[1],
+                           NGX_NANGO_ENVIRONMENTS);
+        return NGX_CONF_ERROR;
     }
 
     env = ngx_pcalloc(cf->pool, sizeof(ngx_nango_environment_t));

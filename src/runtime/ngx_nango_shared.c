@@ -11,7 +11,6 @@
 
 
 #define NGX_NANGO_ACCOUNTS       64
-#define NGX_NANGO_ENVIRONMENTS   256
 #define NGX_NANGO_SUBSCRIBERS    1024
 
 /* ms; two seconds after some more failures */

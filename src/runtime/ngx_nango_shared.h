@@ -41,6 +41,9 @@ typedef enum {
 } ngx_nango_counter_e;
 
 
+/* More than that have no circuit, and are not compared with Nango. */
+#define NGX_NANGO_ENVIRONMENTS        256
+
 /* A session's name and answer; see ngx_nango_session_find(). */
 #define NGX_NANGO_SESSION_KEY_LEN     32
 #define NGX_NANGO_SESSION_ANSWER_MAX  952
