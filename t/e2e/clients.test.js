@@ -12,8 +12,8 @@ const http2 = require('node:http2');
 const path = require('node:path');
 const nodeTest = require('node:test');
 
-const { MEMORY, active, bodies, calm, creation, descriptors, files, hold, list,
-        nango, pools, running, settings, signed, temporary }
+const { MEMORY, active, assertClosed, bodies, calm, creation, files, hold, list,
+        nango, pools, resting, running, settings, signed, temporary }
     = require('./edge');
 const { NEEDS, connect, speaking, stream } = require('./h2');
 const { create, freePort, sleep, until } = require('./nginx');
@@ -232,14 +232,7 @@ test('clients that leave at every stage leave nothing', {}, async (t) => {
     await until('nobody', async () => await active(nginx) === 0);
 
     const debug = fs.statSync(path.join(nginx.dir, 'debug.log')).size;
-    let before;
-
-    await until('descriptors to stay', async () => {
-        before = descriptors(nginx);
-        await sleep(300);
-
-        return before === descriptors(nginx);
-    });
+    const before = await resting(nginx);
 
     for (const [what, stage] of Object.entries(STAGES)) {
         for (const [way, leave] of Object.entries(WAYS)) {
@@ -331,13 +324,7 @@ test('clients that leave at every stage leave nothing', {}, async (t) => {
 
     /* Nango's connections are kept, as they are to be. */
 
-    await until('descriptors to be closed', () => descriptors(nginx)
-                - api.sockets.size === before).catch((err) => {
-        err.message += `: ${before}, ${api.sockets.size} to Nango, ${nginx
-            .workers().map((pid) => fs.readdirSync(`/proc/${pid}/fd`).map(
-                (fd) => fs.readlinkSync(`/proc/${pid}/fd/${fd}`)))}`;
-        throw err;
-    });
+    await assertClosed(nginx, before, api);
     assert.deepStrictEqual(temporary(nginx), []);
     assert.strictEqual(files(nginx, 'bodies').length,
                        read(nginx).filter((e) => e.body_file).length);
@@ -1048,7 +1035,7 @@ test('HTTP/2: streams that end at every stage leave nothing', NEEDS,
 
     await until('nobody', async () => await active(nginx) === 0);
 
-    const before = descriptors(nginx);
+    const before = await resting(nginx);
 
     for (const [what, stage] of Object.entries(STREAMS)) {
         for (const url of nginx.urls) {
@@ -1114,8 +1101,7 @@ test('HTTP/2: streams that end at every stage leave nothing', NEEDS,
         assert.strictEqual(read(nginx).length, stored, what);
     }
 
-    await until('descriptors to be closed', () => descriptors(nginx)
-                - api.sockets.size === before);
+    await assertClosed(nginx, before, api);
     assert.deepStrictEqual(temporary(nginx), []);
     calm(nginx, workers);
 });

@@ -14,7 +14,7 @@ const path = require('node:path');
 
 const { hmac } = require('./client');
 const { compile, reader } = require('./model');
-const { create, until } = require('./nginx');
+const { create, sleep, until } = require('./nginx');
 const { get, once } = require('./wire');
 
 const KEY = 'signing-key-of-prod';
@@ -160,6 +160,35 @@ function calm(nginx, workers) {
 function descriptors(nginx) {
     return nginx.workers().reduce((n, pid) => n
         + fs.readdirSync(`/proc/${pid}/fd`).length, 0);
+}
+
+
+/* Once they stay: who has asked last may not have been let go yet. */
+async function resting(nginx) {
+    let before;
+
+    await until('descriptors to stay', async () => {
+        before = descriptors(nginx);
+        await sleep(300);
+
+        return before === descriptors(nginx);
+    });
+
+    return before;
+}
+
+
+/* Until there are no more than before, and those that Nango has as well. */
+function assertClosed(nginx, before, api) {
+    const kept = () => (api ? api.sockets.size : 0);
+
+    return until('descriptors to be closed',
+                 () => descriptors(nginx) - kept() <= before).catch((err) => {
+        err.message += `: ${before}, ${kept()} to Nango, ${nginx.workers().map(
+            (pid) => fs.readdirSync(`/proc/${pid}/fd`).map(
+                (fd) => fs.readlinkSync(`/proc/${pid}/fd/${fd}`)))}`;
+        throw err;
+    });
 }
 
 
@@ -314,6 +343,7 @@ async function nango(t) {
 }
 
 
-module.exports = { KEY, MEMORY, MOST, active, anonymous, answering, bodies,
-                   calm, creation, descriptors, files, hold, list, nango, pipe,
-                   pools, running, settings, signed, temporary };
+module.exports = { KEY, MEMORY, MOST, active, anonymous, answering,
+                   assertClosed, bodies, calm, creation, descriptors, files,
+                   hold, list, nango, pipe, pools, resting, running, settings,
+                   signed, temporary };
