@@ -136,7 +136,10 @@ function assertCalm(nginx) {
 }
 
 
-/* Secrets from everywhere: all that a master reads anew. */
+/*
+ * Secrets from everywhere: all that a master reads anew.  What was waiting for
+ * the subscriber would be in the leader's memory, and more at each reload.
+ */
 function environments(dir) {
     fs.writeFileSync(path.join(dir, 'api.key'), `${API_KEY}\n`,
                      { mode: 0o600 });
@@ -153,7 +156,8 @@ function environments(dir) {
         webhook_signing_key data:one-more-signing-key;
         account             account-${i};
         session_format      both;
-        deliver app         http://127.0.0.1:1/ "header=X-Key:file:api.key";
+        deliver app         http://127.0.0.1:1/ types=sync
+                            "header=X-Key:file:api.key";
     }`).join('\n');
 }
 
