@@ -372,13 +372,3 @@ GET /callback
 --- error_code: 308
 --- response_headers
 Location: https://Nango_1.example.com:443/api/oauth/callback
-
-
-
-=== TEST 35: more than there may be
---- http_config eval
-join "\n", map { "nango_environment e$_ { api_key data:k; }" } 1 .. 257
---- config
---- must_die
---- error_log
-environment "e257" is one too many, there may be 256

@@ -12,8 +12,9 @@ const http2 = require('node:http2');
 const path = require('node:path');
 const nodeTest = require('node:test');
 
-const { MEMORY, active, assertClosed, bodies, calm, creation, files, hold, list,
-        nango, pools, resting, running, settings, signed, temporary }
+const { EVENTS, MEMORY, active, assertClosed, bodies, calm, creation, files,
+        hold, list, nango, pools, resting, running, settings, signed,
+        temporary }
     = require('./edge');
 const { NEEDS, connect, speaking, stream } = require('./h2');
 const { create, freePort, sleep, until } = require('./nginx');
@@ -182,14 +183,7 @@ test('clients that leave at every stage leave nothing', {}, async (t) => {
     const options = settings(api.port, {
         http: 'lingering_timeout 1s; client_body_timeout 30s;',
         server: `
-    location = /events {
-        nango_owner  end_user_id $http_x_user;
-        nango_events prod;
-    }
-    location = /all {
-        allow 127.0.0.1;
-        nango_events prod all;
-    }
+    ${EVENTS}
     location = /manage { nango_status manage; }`,
     });
 

@@ -19,7 +19,7 @@ const { once } = require('./client');
 const { assertOrder, config, creation, environment, KEY, laneOf, ledgers, post,
         settled, sync } = require('./deliver');
 const { compile, reader } = require('./model');
-const { create, sleep, until } = require('./nginx');
+const { create, until } = require('./nginx');
 
 const OTHER = { path: '/other', key: 'signing-key-of-other' };
 

@@ -156,6 +156,19 @@ function calm(nginx, workers) {
 }
 
 
+/* Events: one's own, and all. */
+const EVENTS = `
+    location = /events {
+        nango_owner  end_user_id $http_x_user;
+        nango_events prod;
+    }
+    location = /all {
+        allow 127.0.0.1;
+        nango_events prod all;
+    }
+`;
+
+
 /* Of all workers. */
 function descriptors(nginx) {
     return nginx.workers().reduce((n, pid) => n
@@ -178,12 +191,12 @@ async function resting(nginx) {
 }
 
 
-/* Until there are no more than before, and those that Nango has as well. */
+/* Until there are those of before, and those that Nango has as well. */
 function assertClosed(nginx, before, api) {
     const kept = () => (api ? api.sockets.size : 0);
 
     return until('descriptors to be closed',
-                 () => descriptors(nginx) - kept() <= before).catch((err) => {
+                 () => descriptors(nginx) - kept() === before).catch((err) => {
         err.message += `: ${before}, ${kept()} to Nango, ${nginx.workers().map(
             (pid) => fs.readdirSync(`/proc/${pid}/fd`).map(
                 (fd) => fs.readlinkSync(`/proc/${pid}/fd/${fd}`)))}`;
@@ -343,7 +356,7 @@ async function nango(t) {
 }
 
 
-module.exports = { KEY, MEMORY, MOST, active, anonymous, answering,
+module.exports = { EVENTS, KEY, MEMORY, MOST, active, anonymous, answering,
                    assertClosed, bodies, calm, creation, descriptors, files,
                    hold, list, nango, pipe, pools, resting, running, settings,
                    signed, temporary };

@@ -48,8 +48,8 @@ const RELOAD_BOUND = 64 * 1024;
 const WORKERS_BOUND = MB;
 const REQUESTS_BOUND = MB / 2;
 
-/* A worker that has only begun has not taken all its places in the store. */
-const PLACES = 4;
+/* The leader's in the store; now and then there is none yet. */
+const PLACES = 1;
 
 /* How many webhooks wait at once is a matter of chance. */
 const CUT_BOUND = LONG ? MB : 2 * MB;

@@ -7,10 +7,8 @@
 
 const assert = require('node:assert');
 const { execFileSync } = require('node:child_process');
-const fs = require('node:fs');
 const http = require('node:http');
 const http2 = require('node:http2');
-const path = require('node:path');
 const nodeTest = require('node:test');
 
 const { Client, hmac, once } = require('./client');

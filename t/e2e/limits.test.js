@@ -237,3 +237,28 @@ test('what was known by a clock that ran ahead is not known for long',
         assert.strictEqual((await ask('/again')).status, 200);
         assert.strictEqual(await calls(nango, '/connect/sessions'), 5);
     });
+
+
+/* Of environments, as many as there is room for in shared memory. */
+
+test('256 environments, and none that would not be looked after', async (t) => {
+    const nango = await sim.start(t);
+    const options = (count) => ({
+        http: Array.from({ length: count }, (_, i) =>
+            environment(`e${i + 1}`, nango.url, 'reconcile off;')).join(''),
+        server: location('e1') + location(`e${count}`),
+    });
+    const nginx = await create(t, options(256));
+
+    await nginx.start();
+
+    for (const name of ['e1', 'e256']) {
+        assert.strictEqual((await once(nginx.port, 'POST', `/${name}`, ME))
+            .status, 200, name);
+    }
+
+    assert.ok(await nginx.stop());
+
+    await assert.rejects((await create(t, options(257))).start(),
+        /environment "e257" is one too many, there may be 256/);
+});

@@ -17,7 +17,7 @@ const nodeTest = require('node:test');
 
 const { Backend } = require('./backend');
 const { hmac, once } = require('./client');
-const { KEY, bodies, creation, settings } = require('./edge');
+const { EVENTS, KEY, bodies, creation, settings } = require('./edge');
 const { create, sleep, until } = require('./nginx');
 const { Starve, DESCRIPTORS, THREADS, AT_CONF, AT_CURL } = require('./starve');
 
@@ -427,14 +427,7 @@ async function start(t, more) {
         nango_session_reuse 20m;
         nango_session prod;
     }
-    location = /events {
-        nango_owner  end_user_id $http_x_user;
-        nango_events prod;
-    }
-    location = /all {
-        allow 127.0.0.1;
-        nango_events prod all;
-    }
+    ${EVENTS}
     location = /oauth/callback { nango_oauth_callback prod; }
     location = /reconnect {
         nango_owner         end_user_id $http_x_user;

@@ -15,7 +15,7 @@ const { Backend } = require('./backend');
 const { hmac } = require('./client');
 const { assertDelivered, assertLedgers, config, creation, KEY, ledgers, post,
         settled, sync } = require('./deliver');
-const { answering, pipe } = require('./edge');
+const { EVENTS, answering, pipe } = require('./edge');
 const { Follower } = require('./follow');
 const { reader } = require('./model');
 const { create, freePort, until } = require('./nginx');
@@ -205,14 +205,7 @@ for (const [how, timeout] of [['reload', '1s'], ['quit', '1s'],
 
 
 const LOCATIONS = `
-    location = /events {
-        nango_owner  end_user_id $http_x_user;
-        nango_events prod;
-    }
-    location = /all {
-        allow 127.0.0.1;
-        nango_events prod all;
-    }
+    ${EVENTS}
     location = /status { stub_status; }
 `;
 
