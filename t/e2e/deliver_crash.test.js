@@ -228,17 +228,6 @@ test('reloads lose nothing', { timeout: 60000 + 3000 * RELOADS },
 });
 
 
-/* nginx's own, as soon as it runs in the background. */
-function own(nginx, master) {
-    return nginx.workers().filter((pid) => {
-        const text = fs.readFileSync(`/proc/${pid}/stat`, 'latin1');
-
-        return Number(text.slice(text.lastIndexOf(')') + 2).split(' ')[1])
-               === master;
-    });
-}
-
-
 test('upgrades of the binary, and back, lose nothing', { timeout: 120000 },
      async (t) =>
 {
@@ -247,7 +236,7 @@ test('upgrades of the binary, and back, lose nothing', { timeout: 120000 },
     const pair = await makePair(t, rnd);
     const nginx = await create(t, { ...config(lines(pair)), daemon: true });
     const leads = (master) => until('its leader', () =>
-        own(nginx, master).includes(nginx.leader()), 10000);
+        nginx.workersOf(master).includes(nginx.leader()), 10000);
     const changes = [];
 
     t.diagnostic(`seed ${SEED}`);
@@ -277,16 +266,16 @@ test('upgrades of the binary, and back, lose nothing', { timeout: 120000 },
     await sleep(700);
     await change(async () => {
         fresh = await nginx.upgrade();
-        await until('new workers', () => own(nginx, fresh).length === 2);
+        await until('new workers', () => nginx.workersOf(fresh).length === 2);
         nginx.kill(old, 'SIGWINCH');
-        await until('the old ones to go', () => own(nginx, old).length === 0,
-                    20000);
+        await until('the old ones to go',
+                    () => nginx.workersOf(old).length === 0, 20000);
         await leads(fresh);
     });
 
     await change(async () => {
         nginx.kill(old, 'SIGHUP');
-        await until('old workers', () => own(nginx, old).length === 2);
+        await until('old workers', () => nginx.workersOf(old).length === 2);
         nginx.kill(fresh, 'SIGQUIT');
         await until('the new ones to go', () => !nginx.alive(fresh)
                     && nginx.workers().length === 2, 20000);
@@ -296,7 +285,7 @@ test('upgrades of the binary, and back, lose nothing', { timeout: 120000 },
     await change(async () => {
         const last = await nginx.upgrade();
 
-        await until('new workers', () => own(nginx, last).length === 2);
+        await until('new workers', () => nginx.workersOf(last).length === 2);
         nginx.kill(old, 'SIGQUIT');
         await until('the old ones to go', () => !nginx.alive(old)
                     && nginx.workers().length === 2, 20000);

@@ -287,6 +287,15 @@ http {
             .filter((pid) => !this.masters.has(pid) && this.alive(pid));
     }
 
+    /* Of these, one master's. */
+    workersOf(master) {
+        return this.workers().filter((pid) => {
+            const fields = stat(pid);
+
+            return fields && fields.parent === master;
+        });
+    }
+
     /* The worker that holds the lock on the store's file "leader". */
     leader() {
         let inode;

@@ -289,16 +289,6 @@ function unixStatus(nginx) {
 }
 
 
-function workersOf(nginx, master) {
-    return nginx.workers().filter((pid) => {
-        const text = fs.readFileSync(`/proc/${pid}/stat`, 'latin1');
-
-        return Number(text.slice(text.lastIndexOf(')') + 2).split(' ')[1])
-               === master;
-    });
-}
-
-
 test('an upgrade of the binary, under load', async (t) => {
     const read = reader(t);
     const nginx = await upgradable(t);
@@ -333,20 +323,20 @@ test('an upgrade of the binary, under load', async (t) => {
 
     const fresh = await nginx.upgrade();
 
-    await until('new workers', () => workersOf(nginx, fresh).length === 2);
-    assert.strictEqual(workersOf(nginx, old).length, 2);
+    await until('new workers', () => nginx.workersOf(fresh).length === 2);
+    assert.strictEqual(nginx.workersOf(old).length, 2);
     await traffic.goOn(700);
 
     /* Both write one store, and one of the old ones leads. */
 
-    assert.ok(workersOf(nginx, old).includes(nginx.leader()));
+    assert.ok(nginx.workersOf(old).includes(nginx.leader()));
     assert.strictEqual(await unixStatus(nginx), 200);
 
     nginx.kill(old, 'SIGWINCH');
     traffic.generation++;
     await until('the old workers to go',
-                () => workersOf(nginx, old).length === 0);
-    await until('a new leader', () => workersOf(nginx, fresh)
+                () => nginx.workersOf(old).length === 0);
+    await until('a new leader', () => nginx.workersOf(fresh)
         .includes(nginx.leader()), 3000);
     await traffic.goOn(500);
 
@@ -387,24 +377,24 @@ test('an upgrade that is taken back, under load', async (t) => {
 
     const fresh = await nginx.upgrade();
 
-    await until('new workers', () => workersOf(nginx, fresh).length === 2);
+    await until('new workers', () => nginx.workersOf(fresh).length === 2);
     nginx.kill(old, 'SIGWINCH');
     await until('the old workers to go',
-                () => workersOf(nginx, old).length === 0);
-    await until('a new leader', () => workersOf(nginx, fresh)
+                () => nginx.workersOf(old).length === 0);
+    await until('a new leader', () => nginx.workersOf(fresh)
         .includes(nginx.leader()), 3000);
     await traffic.goOn(700);
 
     traffic.generation++;
     nginx.kill(old, 'SIGHUP');
     await until('the old master\'s workers',
-                () => workersOf(nginx, old).length === 2);
+                () => nginx.workersOf(old).length === 2);
     await traffic.goOn(500);
 
     nginx.kill(fresh, 'SIGQUIT');
     await until('the new master to go', () => !nginx.alive(fresh)
                 && nginx.workers().length === 2);
-    await until('an old leader', () => workersOf(nginx, old)
+    await until('an old leader', () => nginx.workersOf(old)
         .includes(nginx.leader()), 3000);
     await until('its pid', () => nginx.pid() === old);
     await traffic.goOn(700);
