@@ -26,12 +26,17 @@ ngx_int_t ngx_http_nango_query(ngx_http_request_t *r, ngx_array_t *owners,
     nango_query_t *query, ngx_int_t *rc);
 
 /*
- * Appends an event of ours, and looks when it is in the state.  NGX_AGAIN, or
- * what an answer returned.
+ * Appends an event of ours, and looks when it is in the state.  With unseen,
+ * see nango_write_t, it may be overtaken: then overtaken is looked with
+ * instead.  NGX_AGAIN, or what an answer returned.
  */
 ngx_int_t ngx_http_nango_record(ngx_http_request_t *r,
     ngx_nango_environment_t *env, nango_source_e source,
-    const nango_event_t *event, ngx_http_nango_look_t *look);
+    const nango_event_t *event, ngx_http_nango_look_t *look, uint64_t unseen,
+    ngx_http_nango_look_t *overtaken);
+
+/* Why not has been logged: 503. */
+ngx_int_t ngx_http_nango_not_recorded(ngx_http_request_t *r);
 
 
 #endif /* _NGX_HTTP_NANGO_CONNECTIONS_H_INCLUDED_ */

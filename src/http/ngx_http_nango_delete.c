@@ -205,7 +205,7 @@ ngx_http_nango_delete_reply(ngx_http_request_t *r,
     del->done.data = del;
 
     return ngx_http_nango_record(r, call->environment, NANGO_SOURCE_EDGE,
-                                 &event, &del->done);
+                                 &event, &del->done, 0, NULL);
 }
 
 

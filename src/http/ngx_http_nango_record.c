@@ -12,6 +12,7 @@
 typedef struct {
     ngx_http_request_t      *request;
     ngx_http_nango_look_t   *look;
+    ngx_http_nango_look_t   *overtaken;
     ngx_nango_job_t         *job;
 } ngx_http_nango_record_t;
 
@@ -24,7 +25,8 @@ static void ngx_http_nango_record_cleanup(void *data);
 ngx_int_t
 ngx_http_nango_record(ngx_http_request_t *r, ngx_nango_environment_t *env,
     nango_source_e source, const nango_event_t *event,
-    ngx_http_nango_look_t *look)
+    ngx_http_nango_look_t *look, uint64_t unseen,
+    ngx_http_nango_look_t *overtaken)
 {
     ngx_nango_job_t          *job;
     ngx_http_cleanup_t       *cln;
@@ -48,6 +50,7 @@ ngx_http_nango_record(ngx_http_request_t *r, ngx_nango_environment_t *env,
     ctx->type = event->type;
     ctx->operation = event->operation;
 
+    job->write.unseen = unseen;
     job->handler = ngx_http_nango_record_done;
     job->data = rec;
 
@@ -58,6 +61,7 @@ ngx_http_nango_record(ngx_http_request_t *r, ngx_nango_environment_t *env,
 
     rec->request = r;
     rec->look = look;
+    rec->overtaken = overtaken;
     rec->job = job;
 
     cln->handler = ngx_http_nango_record_cleanup;
@@ -87,13 +91,20 @@ ngx_http_nango_record_done(ngx_nango_job_t *job)
     ctx->commit = 1;
     ctx->commit_time = job->committed - job->submitted;
 
-    if (job->write.result == NANGO_WRITE_STORED) {
+    switch (job->write.result) {
+
+    case NANGO_WRITE_STORED:
         ctx->sequence = job->write.sequence;
         rec->look->sequence = job->write.sequence;
 
         rc = ngx_http_nango_look(r, rec->look);
+        break;
 
-    } else {
+    case NANGO_WRITE_OVERTAKEN:
+        rc = ngx_http_nango_look(r, rec->overtaken);
+        break;
+
+    default:
         rc = ngx_http_nango_record_failed(r);
     }
 
@@ -109,6 +120,13 @@ ngx_http_nango_record_failed(ngx_http_request_t *r)
     ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
                   "nango: what Nango said cannot be stored");
 
+    return ngx_http_nango_not_recorded(r);
+}
+
+
+ngx_int_t
+ngx_http_nango_not_recorded(ngx_http_request_t *r)
+{
     return ngx_http_nango_error(r, NGX_HTTP_SERVICE_UNAVAILABLE,
                                 "store_unavailable",
                                 "This cannot be recorded now");

@@ -12,6 +12,10 @@
 #include "ngx_http_nango_json.h"
 
 
+/* How often what is to be recorded may be overtaken by other events. */
+#define NGX_HTTP_NANGO_VERIFY_TRIES  5
+
+
 typedef struct {
     ngx_http_nango_call_t    call;
     ngx_http_nango_look_t    find;
@@ -25,6 +29,8 @@ typedef struct {
     nango_status_e           status;
     uint64_t                 updated;       /* sequence */
     unsigned                 own:1;
+    uint64_t                 unseen;        /* of what it still is */
+    ngx_uint_t               tries;
 
     /* What Nango says. */
     nango_event_t            event;
@@ -294,6 +300,8 @@ ngx_http_nango_verify_stale(ngx_http_request_t *r, nango_reader_t *reader,
         return ngx_http_nango_unreadable(r, &err);
     }
 
+    ver->unseen = nango_reader_applied(reader) + 1;
+
     return (rc == 1 && c.updated_sequence != ver->updated) ? NGX_ABORT
                                                            : NGX_OK;
 }
@@ -305,12 +313,20 @@ ngx_http_nango_verify_record(ngx_http_request_t *r, ngx_int_t rc, void *data)
     ngx_http_nango_verify_t *ver = data;
 
     if (rc == NGX_ABORT) {
+        ver->done.sequence = 0;
         return ngx_http_nango_look(r, &ver->done);
+    }
+
+    if (ver->tries++ == NGX_HTTP_NANGO_VERIFY_TRIES) {
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "nango: what Nango said of a connection is not "
+                      "recorded, since events of it came again and again");
+        return ngx_http_nango_not_recorded(r);
     }
 
     return ngx_http_nango_record(r, ver->call.environment,
                                  NANGO_SOURCE_REPAIR, &ver->event,
-                                 &ver->done);
+                                 &ver->done, ver->unseen, &ver->check);
 }
 
 
@@ -461,9 +477,12 @@ ngx_http_nango_verify_done(ngx_http_request_t *r, ngx_int_t rc, void *data)
         ver->event.operation = NANGO_OP_OVERRIDE;
         ver->event.success = NANGO_SUCCESS_FALSE;
 
-        return ngx_http_nango_record(r, ver->call.environment,
-                                     NANGO_SOURCE_REPAIR, &ver->event,
-                                     &ver->done);
+        /* As the creation has left it. */
+
+        ver->updated = ver->done.sequence;
+        ver->tries = 0;
+
+        return ngx_http_nango_look(r, &ver->check);
     }
 
     return ngx_http_nango_answer(r, NGX_HTTP_OK, &ver->text);

@@ -850,8 +850,8 @@ ngx_nango_reconcile_compare(ngx_nango_reconcile_t *rec, nango_reader_t *reader,
 {
     int                  rc;
     u_char               key[NANGO_KEY_LEN];
+    ngx_uint_t           same;
     nango_error_t        err;
-    nango_success_e      success;
     nango_connection_t   c;
 
     if (event->integration.data == NULL || event->connection_id.data == NULL) {
@@ -875,8 +875,6 @@ ngx_nango_reconcile_compare(ngx_nango_reconcile_t *rec, nango_reader_t *reader,
     if (rc == -1) {
         return NGX_BUSY;
     }
-
-    success = event->success;
 
     if (rc == 0) {
         event->success = NANGO_SUCCESS_TRUE;
@@ -903,37 +901,29 @@ ngx_nango_reconcile_compare(ngx_nango_reconcile_t *rec, nango_reader_t *reader,
                                           NGX_NANGO_REPAIRS_MISSING);
     }
 
+    same = ((event->success == NANGO_SUCCESS_TRUE)
+            == (c.status == NANGO_STATUS_VALID));
+
+    /* Of one that is known to be invalid, why is known too. */
+
+    if (!same && event->success == NANGO_SUCCESS_FALSE) {
+        event->error_type = nango_str("auth", 4);
+    }
+
+    /* An override says both, as it does from Nango. */
+
     if (event->ntags && !ngx_nango_reconcile_same_tags(&c, event)) {
         event->operation = NANGO_OP_OVERRIDE;
 
-        /* An override says that it is valid: then its status is told. */
-
-        event->success = NANGO_SUCCESS_TRUE;
-
-        if (ngx_nango_reconcile_repair(rec, reader, event, &rec->tags,
-                                       NGX_NANGO_REPAIRS_TAGS)
-            != NGX_OK)
-        {
-            return NGX_BUSY;
-        }
-
-        if (success == NANGO_SUCCESS_TRUE) {
-            return NGX_OK;
-        }
-
-        c.status = NANGO_STATUS_VALID;
+        return ngx_nango_reconcile_repair(rec, reader, event, &rec->tags,
+                                          NGX_NANGO_REPAIRS_TAGS);
     }
 
-    if ((success == NANGO_SUCCESS_TRUE) == (c.status == NANGO_STATUS_VALID)) {
+    if (same) {
         return NGX_OK;
     }
 
     event->operation = NANGO_OP_REFRESH;
-    event->success = success;
-
-    if (success == NANGO_SUCCESS_FALSE) {
-        event->error_type = nango_str("auth", 4);
-    }
 
     return ngx_nango_reconcile_repair(rec, reader, event, &rec->status,
                                       NGX_NANGO_REPAIRS_STATUS);
@@ -976,7 +966,7 @@ ngx_nango_reconcile_repair(ngx_nango_reconcile_t *rec, nango_reader_t *reader,
 
     /*
      * What is on its way to the state may say something of this one: a repair
-     * would undo a deletion.
+     * would undo a deletion.  The committer sees to what comes after this.
      */
 
     if (nango_reader_last(reader) > nango_reader_applied(reader)) {
@@ -989,6 +979,8 @@ ngx_nango_reconcile_repair(ngx_nango_reconcile_t *rec, nango_reader_t *reader,
     if (job == NULL) {
         return NGX_BUSY;
     }
+
+    job->write.unseen = nango_reader_applied(reader) + 1;
 
     if (ngx_nango_job_submit(job) != NGX_OK) {
         ngx_nango_job_free(job);

@@ -93,6 +93,8 @@ static int nango_batch_write(nango_batch_t *b, nango_write_t **jobs,
     size_t *n);
 static nango_rc_e nango_batch_begin(nango_batch_t *b);
 static int nango_batch_put(nango_batch_t *b, nango_write_t *job);
+static int nango_batch_overtaken(nango_batch_t *b, uint64_t unseen,
+    const nango_record_t *rec, int *overtaken);
 static void nango_batch_abort(nango_batch_t *b);
 static void nango_batch_failed(nango_batch_t *b, nango_write_t *job,
     const nango_error_t *err);
@@ -538,7 +540,7 @@ nango_batch_begin(nango_batch_t *b)
 static int
 nango_batch_put(nango_batch_t *b, nango_write_t *job)
 {
-    int              rc, dedupes;
+    int              rc, dedupes, overtaken;
     uint64_t         used;
     MDB_val          key, val;
     MDB_stat         stat;
@@ -567,6 +569,19 @@ nango_batch_put(nango_batch_t *b, nango_write_t *job)
 
         if (job->sequence != 0) {
             job->result = NANGO_WRITE_DUPLICATE;
+            return 0;
+        }
+    }
+
+    if (job->unseen) {
+        rc = nango_batch_overtaken(b, job->unseen, &rec, &overtaken);
+        if (rc != 0) {
+            return rc;
+        }
+
+        if (overtaken) {
+            job->result = NANGO_WRITE_OVERTAKEN;
+            job->sequence = 0;
             return 0;
         }
     }
@@ -608,6 +623,61 @@ nango_batch_put(nango_batch_t *b, nango_write_t *job)
         nango_seen_add(&w->seen, job->sequence, job->received_at,
                        job->environment, job->hmac);
     }
+
+    return 0;
+}
+
+
+/*
+ * Here, where nobody else can append, since whoever asks has looked before:
+ * between that and this there are a queue and a wait for the disk.  Of what
+ * others wrote meanwhile only the heads are read, in pages that were written
+ * just now.  LMDB's code.
+ */
+
+static int
+nango_batch_overtaken(nango_batch_t *b, uint64_t unseen,
+    const nango_record_t *rec, int *overtaken)
+{
+    int             rc;
+    MDB_val         key, val;
+    uint64_t        next;
+    nango_record_t  other;
+    unsigned char   sequence[NANGO_SEQUENCE_LEN];
+
+    *overtaken = 1;
+
+    nango_put_be64(sequence, unseen);
+    key = nango_val(sequence, NANGO_SEQUENCE_LEN);
+
+    rc = mdb_cursor_get(b->cursor, &key, &val, MDB_SET_RANGE);
+
+    for (next = unseen; rc == 0; next++) {
+
+        if (key.mv_size != NANGO_SEQUENCE_LEN) {
+            return MDB_CORRUPTED;
+        }
+
+        if (nango_record_decode(&other, nango_str(val.mv_data, val.mv_size))
+            != 0
+            || (other.type == NANGO_TYPE_AUTH
+                && nango_str_eq(other.connection_id, rec->connection_id)
+                && nango_str_eq(other.integration, rec->integration)
+                && nango_str_eq(other.environment, rec->environment)))
+        {
+            return 0;
+        }
+
+        rc = mdb_cursor_get(b->cursor, &key, &val, MDB_NEXT);
+    }
+
+    if (rc != MDB_NOTFOUND) {
+        return rc;
+    }
+
+    /* Else not all of them are there any more. */
+
+    *overtaken = (next != b->next);
 
     return 0;
 }

@@ -30,6 +30,7 @@ typedef enum {
     NANGO_WRITE_NONE = 0,
     NANGO_WRITE_STORED,         /* on disk; sequence is its own */
     NANGO_WRITE_DUPLICATE,      /* sequence is that of the first, on disk */
+    NANGO_WRITE_OVERTAKEN,      /* see unseen */
     NANGO_WRITE_FULL,           /* the log has reached its size */
     NANGO_WRITE_FAILED
 } nango_write_result_e;
@@ -45,6 +46,14 @@ typedef struct {
     uint64_t              received_at;
     unsigned char         environment[NANGO_KEY_LEN];
     unsigned char         hmac[NANGO_HMAC_LEN];
+
+    /*
+     * Not 0: what this says rests on what was known before that sequence.  It
+     * is not written if from there on the log has an auth event of the same
+     * connection, this batch's before it included, or something that is not
+     * known: a record that cannot be read, one that is no longer there.
+     */
+    uint64_t              unseen;
 
     nango_write_result_e  result;
     uint64_t              sequence;
@@ -67,10 +76,10 @@ void nango_writer_free(nango_writer_t *writer);
  * Appends n jobs in the order given, in one transaction, and returns after it
  * is on disk.  Each job gets its result.  A job that fails alone (no room for
  * it, not accepted by LMDB) is left out and the rest done again; what concerns
- * all fails all.  Returns NANGO_OK if every job is STORED or DUPLICATE, else
- * the reason of the first that is not, and *err.  No result but FAILED or
- * FULL is ever given to a job that is not on disk; after a failed commit
- * nobody knows, and FAILED is what is said.  Duplicates of a job that fails in
+ * all fails all.  Returns NANGO_OK if every job is STORED, DUPLICATE or
+ * OVERTAKEN, else the reason of the first that is not, and *err.  No result but
+ * OVERTAKEN, FAILED or FULL is ever given to a job that is not on disk; after a
+ * failed commit nobody knows, and FAILED is what is said.  Duplicates of a job that fails in
  * the same batch fail too; those of what was on disk before it do not.  A job
  * whose bytes are no record is FAILED with NANGO_EINVAL.
  */

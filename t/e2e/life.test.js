@@ -12,6 +12,7 @@ const nodeTest = require('node:test');
 const sim = require('../sim/helper');
 const { API_KEY } = require('../sim/nango');
 const { Client, hmac, once } = require('./client');
+const { hold } = require('./edge');
 const { create, sleep, until } = require('./nginx');
 
 const KEY = 'signing-key-of-prod';
@@ -279,6 +280,73 @@ test('nor does one while the state is behind', async (t) => {
     await until('the fold', async () => (await list(nginx)).length === 0);
     await sleep(300);
     assert.deepStrictEqual(await list(nginx), []);
+    quiet(nginx);
+});
+
+
+/*
+ * Two connections of one worker, the first of which has sent that webhook; it
+ * waits for the log, and what the worker appends next goes behind it.
+ */
+async function committing(t, nginx, body) {
+    const leader = nginx.leader();
+    const one = await beside(t, nginx, leader);
+    const two = await beside(t, nginx, leader);
+    const release = await hold(t, nginx);
+    const answered = one.request('POST', '/webhook', {
+        'Content-Type': 'application/json',
+        'X-Nango-Hmac-Sha256': hmac(body, KEY),
+    }, body);
+
+    await sleep(300);
+
+    return { two, done: async () => {
+        await release();
+        assert.strictEqual((await answered).status, 200);
+    } };
+}
+
+
+async function checkBehind(t, nango, nginx, body) {
+    assert.strictEqual((await list(nginx)).length, 1);
+
+    const { two, done } = await committing(t, nginx, body);
+    const checked = two.request('POST', '/connections', JSON_OF_ME,
+        '{"integration":"github","connection_id":"c-1"}');
+
+    await until('Nango to be asked', async () =>
+        (await nango.control('GET', 'requests?method=GET')).count);
+    await sleep(300);
+    await done();
+
+    return checked;
+}
+
+
+test('nor does one behind a deletion that is being committed', async (t) => {
+    const { nango, nginx } = await running(t);
+    const checked = await checkBehind(t, nango, nginx,
+                                      event('deletion', 'c-1', {}));
+
+    assert.strictEqual(checked.status, 404);
+    assert.deepStrictEqual(await list(nginx), []);
+    quiet(nginx);
+});
+
+
+test('what changes nothing while it is committed is not in the way',
+     async (t) => {
+    const { nango, nginx } = await running(t);
+
+    await nango.control('POST', 'retag', { integration: 'github',
+        connection_id: 'c-1', tags: { end_user_id: '42', team: 'x' } });
+
+    const checked = await checkBehind(t, nango, nginx,
+                                      event('refresh', 'c-1', {}));
+
+    assert.strictEqual(checked.status, 200);
+    assert.deepStrictEqual(checked.json.tags,
+                           { end_user_id: '42', team: 'x' });
     quiet(nginx);
 });
 

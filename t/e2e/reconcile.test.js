@@ -253,6 +253,79 @@ test('a deletion on its way to the state is not undone', async (t) => {
 });
 
 
+test('nor is one that comes into the log before a repair', async (t) => {
+    const { nango, nginx, start } = await running(t);
+
+    await put(nango, ['c-1', '42'], ['c-2', '42']);
+    await start();
+    await until('both', async () => (await ids(nginx)).length === 2);
+    await sleep(2500);
+
+    /* What the list will differ in, and what cannot be asked one by one. */
+
+    await nango.control('POST', 'faults', { faults: [
+        { method: 'GET', path: '/connections/c-1', status: 500 },
+        { method: 'GET', path: '/connections/c-2', status: 500 }] });
+
+    const release = await hold(t, nginx);
+    const before = await lists(nango);
+
+    const deleted = [];
+
+    for (const one of ['c-1', 'c-2']) {
+        deleted.push(webhook(nginx, event('deletion', one, {})));
+    }
+
+    await sleep(200);
+    await nango.control('POST', 'retag', { integration: 'github',
+        connection_id: 'c-1', tags: { end_user_id: '42', team: 'x' } });
+    await nango.control('POST', 'retag', { integration: 'github',
+        connection_id: 'c-2', tags: { end_user_id: '42', team: 'y' } });
+
+    await until('lists with them', async () => await lists(nango)
+        > before + 1, 20000);
+    await sleep(300);
+    await release();
+    await Promise.all(deleted);
+    assert.deepStrictEqual(await ids(nginx), []);
+    await compared(nango);
+    assert.deepStrictEqual(await ids(nginx), []);
+    quiet(nginx);
+});
+
+
+test('tags and status that differ are one repair', async (t) => {
+    const { nango, nginx, start } = await running(t);
+
+    await put(nango, ['c-1', '42']);
+    await start();
+    await until('it', async () => (await ids(nginx)).length === 1);
+    await sleep(2500);
+
+    await nango.control('POST', 'state', { connections: [{
+        integration: 'github', connection_id: 'c-1',
+        tags: { end_user_id: '42', team: 'x' },
+        errors: [{ type: 'auth', log_id: 'l' }] }] });
+
+    await until('the repair', async () =>
+        (await list(nginx))[0].status === 'invalid', 20000);
+    await compared(nango);
+
+    const [one] = await list(nginx);
+
+    assert.deepStrictEqual(one.tags, { end_user_id: '42', team: 'x' });
+    assert.strictEqual(one.error.type, 'auth');
+
+    const said = bodies(t)(nginx).map((body) =>
+        JSON.parse(body.bytes.toString()));
+
+    assert.deepStrictEqual(
+        said.map((body) => `${body.operation} ${body.success}`),
+        ['creation true', 'override false']);
+    quiet(nginx);
+});
+
+
 test('only a 404 with Nango\'s code makes one vanish', async (t) => {
     const { nango, nginx, start } = await running(t);
 

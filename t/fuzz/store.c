@@ -307,6 +307,43 @@ model_duplicate(const event_t *e, uint64_t dedupe)
 }
 
 
+/* Whether the log has something from there on that may say other things. */
+
+static int
+model_overtaken(const event_t *e, uint64_t unseen)
+{
+    size_t    i;
+    uint64_t  n;
+    event_t  *other;
+
+    if (unseen == 0) {
+        return 0;
+    }
+
+    for (i = 0, n = 0; i < m.n; i++) {
+        other = &m.events[i];
+
+        if (other->sequence < unseen) {
+            continue;
+        }
+
+        n++;
+
+        if (!other->understood
+            || (other->type == NANGO_TYPE_AUTH
+                && which_connection(other->environment, other->integration,
+                                    other->connection)
+                   == which_connection(e->environment, e->integration,
+                                       e->connection)))
+        {
+            return 1;
+        }
+    }
+
+    return unseen + n != m.last + 1;
+}
+
+
 /* Perhaps the disk is full or broken in what comes next. */
 
 static void
@@ -344,7 +381,7 @@ op_commit(nango_str_t *in, unsigned high)
 {
     int              left_out, none, invalid;
     size_t           i, n;
-    uint64_t         duplicate, last;
+    uint64_t         duplicate, last, unseen;
     unsigned         b, committing;
     event_t          events[8];
     uint64_t         dedupe[8];
@@ -370,6 +407,13 @@ op_commit(nango_str_t *in, unsigned high)
         b = take_byte(in);
         dedupe[i] = (b % 4 == 0) ? 0 : REMEMBER / (b % 4);
         jobs[i] = job_make(&events[i], dedupe[i]);
+
+        /* as of some events ago, of now, or of what is still to come */
+
+        if (b / 4 % 8 == 7) {
+            unseen = m.last + 2;
+            jobs[i]->unseen = (unseen > b / 32) ? unseen - b / 32 : 0;
+        }
 
         /* one that is no record */
 
@@ -424,6 +468,12 @@ op_commit(nango_str_t *in, unsigned high)
                       && store->size == SMALL));
             check(jobs[i]->sequence == 0);
             expected = fault_code();
+            continue;
+        }
+
+        if (model_overtaken(&events[i], jobs[i]->unseen)) {
+            check(jobs[i]->result == NANGO_WRITE_OVERTAKEN);
+            check(jobs[i]->sequence == 0);
             continue;
         }
 

@@ -10,6 +10,7 @@
 
 #define STORED     NANGO_WRITE_STORED
 #define DUPLICATE  NANGO_WRITE_DUPLICATE
+#define OVERTAKEN  NANGO_WRITE_OVERTAKEN
 #define FULL       NANGO_WRITE_FULL
 #define FAILED     NANGO_WRITE_FAILED
 
@@ -322,14 +323,28 @@ odd_handler(void *data, uint64_t sequence, const nango_record_t *record)
 
 
 static void
+put_raw(nango_store_t *store, uint64_t sequence, const char *bytes)
+{
+    MDB_txn        *txn;
+    MDB_val         key, val;
+    unsigned char   buf[8];
+
+    nango_put_be64(buf, sequence);
+    key = nango_val(buf, 8);
+    val = nango_val((void *) bytes, strlen(bytes));
+
+    assert_int_equal(mdb_txn_begin(store->log, NULL, 0, &txn), 0);
+    assert_int_equal(mdb_put(txn, store->events, &key, &val, 0), 0);
+    assert_int_equal(mdb_txn_commit(txn), 0);
+}
+
+
+static void
 a_scan_passes_over_what_is_of_later(void **state)
 {
     int              i;
     odd_t            odd;
-    MDB_txn         *txn;
-    MDB_val          key, val;
     nango_store_t   *store;
-    unsigned char    sequence[8];
     nango_writer_t  *w;
 
     store = store_open();
@@ -339,18 +354,8 @@ a_scan_passes_over_what_is_of_later(void **state)
         commit(w, webhook(i, 0), STORED);
     }
 
-    assert_int_equal(mdb_txn_begin(store->log, NULL, 0, &txn), 0);
-    key = nango_val(sequence, 8);
-
-    nango_put_be64(sequence, 2);
-    val = nango_val("\x02later", 6);
-    assert_int_equal(mdb_put(txn, store->events, &key, &val, 0), 0);
-
-    nango_put_be64(sequence, 3);
-    val = nango_val("\x01torn", 5);
-    assert_int_equal(mdb_put(txn, store->events, &key, &val, 0), 0);
-
-    assert_int_equal(mdb_txn_commit(txn), 0);
+    put_raw(store, 2, "\x02later");
+    put_raw(store, 3, "\x01torn");
 
     memset(&odd, 0, sizeof(odd));
     assert_int_equal(nango_log_scan(store, 0, odd_handler, &odd, &failure), 0);
@@ -445,6 +450,155 @@ a_batch_of_duplicates_writes_nothing(void **state)
     commit(w, webhook(1, 0), DUPLICATE);
 
     assert_true(nango_store_log_txnid(store) == txnid);
+
+    nango_writer_free(w);
+    nango_store_close(store);
+}
+
+
+/* What Nango said of a connection when the log went up to there. */
+
+static event_t
+repair(unsigned hmac, uint64_t known)
+{
+    event_t  e = webhook(hmac, 0);
+
+    e.source = NANGO_SOURCE_REPAIR;
+    e.dedupe = 0;
+    e.unseen = known + 1;
+
+    return e;
+}
+
+
+static void
+what_rests_on_less_than_there_is_is_overtaken(void **state)
+{
+    event_t          e;
+    nango_store_t   *store;
+    nango_writer_t  *w, *other;
+
+    store = store_open();
+    w = writer_of(store);
+    other = writer_of(store);
+
+    assert_sequence(commit(w, repair(1, 0), STORED), 1);
+    assert_sequence(commit(w, repair(2, 0), OVERTAKEN), 0);
+    assert_sequence(commit(w, repair(2, 1), STORED), 2);
+
+    /* other connections do not matter */
+
+    e = webhook(3, 0);
+    e.id = "two";
+    commit(other, e, STORED);
+    e.id = "one";
+    e.integration = "slack";
+    e.hmac = 4;
+    commit(other, e, STORED);
+    e.integration = "github";
+    e.environment = "dev";
+    e.hmac = 5;
+    commit(other, e, STORED);
+
+    /* nor what changes none */
+
+    e = webhook(6, 0);
+    e.type = NANGO_TYPE_SYNC;
+    assert_sequence(commit(other, e, STORED), 6);
+
+    assert_sequence(commit(w, repair(7, 2), STORED), 7);
+
+    /* the same one does, wherever it stands */
+
+    commit(other, webhook(8, 0), STORED);
+    e.id = "two";
+    e.hmac = 9;
+    assert_sequence(commit(other, e, STORED), 9);
+
+    assert_sequence(commit(w, repair(10, 7), OVERTAKEN), 0);
+    assert_sequence(commit(w, repair(10, 8), STORED), 10);
+    assert_sequence(events(store), 10);
+
+    nango_writer_free(w);
+    nango_writer_free(other);
+    nango_store_close(store);
+}
+
+
+static void
+what_comes_before_in_its_batch_overtakes(void **state)
+{
+    int              i;
+    event_t          e;
+    nango_store_t   *store;
+    nango_write_t   *jobs[3];
+    nango_writer_t  *w;
+
+    store = store_open();
+    w = writer_of(store);
+
+    e = webhook(1, 0);
+    jobs[0] = job_make(&e);
+    e = repair(2, 0);
+    jobs[1] = job_make(&e);
+    e.id = "two";
+    jobs[2] = job_make(&e);
+
+    assert_ok(nango_log_commit(w, jobs, 3, &failure));
+    assert_int_equal(jobs[0]->result, STORED);
+    assert_int_equal(jobs[1]->result, OVERTAKEN);
+    assert_sequence(jobs[1]->sequence, 0);
+    assert_int_equal(jobs[2]->result, STORED);
+    assert_sequence(jobs[2]->sequence, 2);
+
+    /* and if that is not written after all, nobody knows */
+
+    for (i = 0; i < 3; i++) {
+        jobs[i]->unseen = i ? 3 : 0;
+        jobs[i]->dedupe_ms = 0;
+    }
+
+    atomic_store(&fault_sync, EIO);
+    assert_int_not_equal(nango_log_commit(w, jobs, 3, &failure), NANGO_OK);
+
+    for (i = 0; i < 3; i++) {
+        assert_int_equal(jobs[i]->result, FAILED);
+        job_free(jobs[i]);
+    }
+
+    nango_writer_free(w);
+    nango_store_close(store);
+}
+
+
+static void
+what_is_not_known_overtakes(void **state)
+{
+    nango_store_t   *store;
+    nango_writer_t  *w;
+
+    store = store_open();
+    w = writer_of(store);
+
+    put_raw(store, 1, "\x02later");
+    commit(w, repair(1, 0), OVERTAKEN);
+    assert_sequence(commit(w, repair(1, 1), STORED), 2);
+
+    put_raw(store, 3, "\x01torn");
+    commit(w, repair(2, 2), OVERTAKEN);
+    assert_sequence(commit(w, repair(2, 3), STORED), 4);
+
+    /* sequences that were, and are not there any more */
+
+    put_raw(store, 7, "\x01torn");
+    commit(w, repair(3, 4), OVERTAKEN);
+    commit(w, repair(3, 6), OVERTAKEN);
+    assert_sequence(commit(w, repair(3, 7), STORED), 8);
+
+    /* and a state that is ahead of the log */
+
+    commit(w, repair(4, 9), OVERTAKEN);
+    assert_sequence(commit(w, repair(4, 8), STORED), 9);
 
     nango_writer_free(w);
     nango_store_close(store);
@@ -1550,6 +1704,9 @@ main(void)
         store_unit(nothing_is_written_before_the_first_pages_are_synced),
         store_unit(a_log_that_is_gone_is_not_written_to),
         store_unit(a_file_that_is_cut_is_an_error),
+        store_unit(what_rests_on_less_than_there_is_is_overtaken),
+        store_unit(what_comes_before_in_its_batch_overtakes),
+        store_unit(what_is_not_known_overtakes),
         store_unit(the_window_ends),
         store_unit(each_job_has_its_own_window),
         store_unit(a_clock_that_is_set_back_loses_no_webhook),

@@ -70,6 +70,7 @@ typedef struct {
     uint64_t              at;           /* after T0, in ms */
     unsigned              hmac;
     uint64_t              dedupe;
+    uint64_t              unseen;
     size_t                pad;          /* of the body */
     const char           *body_file;
     uint64_t              body_len;
@@ -251,6 +252,7 @@ job_make(const event_t *e)
     job->record = record;
     job->len = len;
     job->dedupe_ms = e->dedupe;
+    job->unseen = e->unseen;
     job->received_at = rec.received_at;
     memcpy(job->hmac, rec.hmac, NANGO_HMAC_LEN);
     assert_int_equal(nango_environment_key(job->environment, rec.environment),
