@@ -77,11 +77,12 @@ void nango_writer_free(nango_writer_t *writer);
  * is on disk.  Each job gets its result.  A job that fails alone (no room for
  * it, not accepted by LMDB) is left out and the rest done again; what concerns
  * all fails all.  Returns NANGO_OK if every job is STORED, DUPLICATE or
- * OVERTAKEN, else the reason of the first that is not, and *err.  No result but
- * OVERTAKEN, FAILED or FULL is ever given to a job that is not on disk; after a
- * failed commit nobody knows, and FAILED is what is said.  Duplicates of a job that fails in
- * the same batch fail too; those of what was on disk before it do not.  A job
- * whose bytes are no record is FAILED with NANGO_EINVAL.
+ * OVERTAKEN, else the reason of the first that is not, and *err.  No result
+ * but OVERTAKEN, FAILED or FULL is ever given to a job that is not on disk;
+ * after a failed commit nobody knows, and FAILED is what is said.  Duplicates
+ * of a job that fails in the same batch fail too; those of what was on disk
+ * before it do not.  A job whose bytes are no record is FAILED with
+ * NANGO_EINVAL.
  */
 nango_rc_e nango_log_commit(nango_writer_t *writer, nango_write_t **jobs,
     size_t n, nango_error_t *err);
