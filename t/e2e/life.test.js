@@ -369,7 +369,10 @@ test('checks and deletions beside each other agree in the end', async (t) => {
 
         all.forEach((one) =>
             assert.ok([200, 404].includes(one.status), one.text));
-        assert.strictEqual(all[1].status, 200);
+
+        /* Of two workers, either may have come first. */
+
+        assert.ok(all[1].status === 200 || all[3].status === 200);
         assert.deepStrictEqual(await list(nginx), [], `round ${round}`);
     }
 
