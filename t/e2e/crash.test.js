@@ -94,7 +94,7 @@ async function strike(nginx, kind, rnd) {
     }
 
     if (kind === 'master') {
-        nginx.kill(nginx.master, 'SIGKILL');
+        await nginx.killMaster(nginx.master);
 
         /* Its workers go on without it for a while. */
         await sleep(rnd() * 200);

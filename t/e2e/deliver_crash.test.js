@@ -87,7 +87,7 @@ async function strike(nginx, kind, rnd) {
         return leader !== undefined && nginx.kill(leader, 'SIGKILL');
     }
 
-    nginx.kill(nginx.master, 'SIGKILL');
+    await nginx.killMaster(nginx.master);
 
     /* Its workers go on without it for a while. */
     await sleep(rnd() * 200);

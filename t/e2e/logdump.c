@@ -8,7 +8,7 @@
  *     logdump STORE [meta | bodies | ledgers]
  *
  * "bodies" adds those that the records hold, as hex; "ledgers" says instead
- * what subscribers are owed, and what their environments have stored.
+ * what subscribers are owed and when, and what their environments have stored.
  */
 
 #include <lmdb.h>
@@ -288,6 +288,23 @@ environment(const MDB_val *key, const MDB_val *value)
 }
 
 
+/* A lane whose first row is due then. */
+
+static void
+due(const MDB_val *key, const MDB_val *value)
+{
+    if (key->mv_size != 40 || value->mv_size != 0) {
+        fail("a time that is none of a lane");
+    }
+
+    (void) printf("{\"kind\":\"due\"");
+
+    number("at", be((unsigned char *) key->mv_data + 16, 8));
+
+    (void) printf("}\n");
+}
+
+
 static MDB_txn *
 begin(const char *store, const char *name)
 {
@@ -414,6 +431,7 @@ main(int argc, char **argv)
     } else if (strcmp(argv[2], "ledgers") == 0) {
         (void) walk(state, "subscribers", subscriber);
         (void) walk(state, "environments", environment);
+        (void) walk(state, "due", due);
     }
 
     (void) printf("{\"kind\":\"meta\"");

@@ -58,7 +58,8 @@ function reader(t) {
 
         return { events: of('event'), connections: of('connection'),
                  subscribers: of('subscriber'),
-                 environments: of('environment'), meta: of('meta')[0] };
+                 environments: of('environment'), due: of('due'),
+                 meta: of('meta')[0] };
     };
 }
 

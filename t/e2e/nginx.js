@@ -336,17 +336,27 @@ http {
         return true;
     }
 
+    /* SIGKILL, but first it is stopped: who is forked just then is an orphan. */
+    async killMaster(pid) {
+        this.kill(pid, 'SIGSTOP');
+
+        await until('a master to stand still', () =>
+            !this.alive(pid) || (stat(pid) || {}).state === 'T');
+
+        this.note();
+        this.kill(pid, 'SIGKILL');
+    }
+
     /* SIGKILL for everybody, and waits until they are gone. */
     async killAll() {
         this.note();
 
-        await until('masters to die', () => {
-            const alive = [...this.masters].filter((pid) => this.alive(pid));
+        for (const pid of this.masters) {
+            await this.killMaster(pid);
+        }
 
-            alive.forEach((pid) => this.kill(pid, 'SIGKILL'));
-
-            return alive.length === 0;
-        });
+        await until('masters to die', () =>
+            ![...this.masters].some((pid) => this.alive(pid)));
 
         await until('processes to die', () => {
             this.workers().forEach((pid) => this.kill(pid, 'SIGKILL'));
