@@ -162,6 +162,8 @@ static ngx_int_t ngx_nango_reconcile_repair(ngx_nango_reconcile_t *rec,
     nango_reader_t *reader, nango_event_t *event, ngx_uint_t *count,
     ngx_nango_counter_e counter);
 
+static ngx_nango_job_t *ngx_nango_reconcile_job(ngx_nango_reconcile_t *rec,
+    nango_event_t *event);
 static void ngx_nango_reconcile_count(ngx_nango_reconcile_t *rec);
 static int ngx_nango_reconcile_counted(void *data,
     const nango_connection_t *c);
@@ -877,8 +879,6 @@ ngx_nango_reconcile_compare(ngx_nango_reconcile_t *rec, nango_reader_t *reader,
     }
 
     if (rc == 0) {
-        event->success = NANGO_SUCCESS_TRUE;
-
         return ngx_nango_reconcile_repair(rec, reader, event, &rec->missing,
                                           NGX_NANGO_REPAIRS_MISSING);
     }
@@ -894,8 +894,6 @@ ngx_nango_reconcile_compare(ngx_nango_reconcile_t *rec, nango_reader_t *reader,
         if (!asked) {
             return NGX_OK;
         }
-
-        event->success = NANGO_SUCCESS_TRUE;
 
         return ngx_nango_reconcile_repair(rec, reader, event, &rec->missing,
                                           NGX_NANGO_REPAIRS_MISSING);
@@ -957,6 +955,7 @@ static ngx_int_t
 ngx_nango_reconcile_repair(ngx_nango_reconcile_t *rec, nango_reader_t *reader,
     nango_event_t *event, ngx_uint_t *count, ngx_nango_counter_e counter)
 {
+    ngx_uint_t        broken;
     ngx_nango_job_t  *job;
 
     if (rec->phase == NGX_NANGO_RECONCILE_LIST && !rec->few) {
@@ -974,13 +973,14 @@ ngx_nango_reconcile_repair(ngx_nango_reconcile_t *rec, nango_reader_t *reader,
         return NGX_BUSY;
     }
 
-    job = ngx_nango_event_job(rec->environment, NANGO_SOURCE_REPAIR, event);
+    job = ngx_nango_reconcile_job(rec, event);
 
     if (job == NULL) {
         return NGX_BUSY;
     }
 
     job->write.unseen = nango_reader_applied(reader) + 1;
+    broken = (job->then != NULL);
 
     if (ngx_nango_job_submit(job) != NGX_OK) {
         ngx_nango_job_free(job);
@@ -990,7 +990,49 @@ ngx_nango_reconcile_repair(ngx_nango_reconcile_t *rec, nango_reader_t *reader,
     (*count)++;
     ngx_nango_count(counter);
 
+    if (broken) {
+        rec->status++;
+        ngx_nango_count(NGX_NANGO_REPAIRS_STATUS);
+    }
+
     return NGX_OK;
+}
+
+
+/* A creation is a success; that it is broken by now is told next. */
+
+static ngx_nango_job_t *
+ngx_nango_reconcile_job(ngx_nango_reconcile_t *rec, nango_event_t *event)
+{
+    ngx_uint_t        broken;
+    ngx_nango_job_t  *job;
+
+    broken = (event->operation == NANGO_OP_CREATION
+              && event->success == NANGO_SUCCESS_FALSE);
+
+    if (broken) {
+        event->success = NANGO_SUCCESS_TRUE;
+    }
+
+    job = ngx_nango_event_job(rec->environment, NANGO_SOURCE_REPAIR, event);
+
+    if (job == NULL || !broken) {
+        return job;
+    }
+
+    event->operation = NANGO_OP_REFRESH;
+    event->success = NANGO_SUCCESS_FALSE;
+    event->error_type = nango_str("auth", 4);
+
+    job->then = ngx_nango_event_job(rec->environment, NANGO_SOURCE_REPAIR,
+                                    event);
+
+    if (job->then == NULL) {
+        ngx_nango_job_free(job);
+        return NULL;
+    }
+
+    return job;
 }
 
 

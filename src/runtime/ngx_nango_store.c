@@ -906,6 +906,14 @@ ngx_nango_store_done_handler(ngx_event_t *ev)
             job->handler(job);
         }
 
+        if (job->then && job->write.result == NANGO_WRITE_STORED) {
+            job->then->write.unseen = job->write.sequence + 1;
+
+            if (ngx_nango_job_submit(job->then) == NGX_OK) {
+                job->then = NULL;
+            }
+        }
+
         ngx_nango_job_free(job);
     }
 
@@ -1001,6 +1009,7 @@ ngx_nango_job_create(size_t record_len)
 void
 ngx_nango_job_free(ngx_nango_job_t *job)
 {
+    free(job->then);
     free(job);
 }
 

@@ -47,6 +47,13 @@ struct ngx_nango_job_s {
     ngx_nango_job_t       *next;
     ngx_nango_job_pt       handler;         /* NULL: nobody waits any more */
     void                  *data;
+
+    /*
+     * Submitted once this one is stored, to be written if nothing has come of
+     * the same connection in between.  Freed with this one, if it is not.
+     */
+    ngx_nango_job_t       *then;
+
     uint64_t               submitted;       /* us */
     uint64_t               committed;       /* us */
     unsigned               body_file:1;

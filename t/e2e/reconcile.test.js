@@ -326,6 +326,29 @@ test('tags and status that differ are one repair', async (t) => {
 });
 
 
+test('one that is missing and broken is known as both at once', async (t) => {
+    const { nango, nginx, start } = await running(t, 'reconcile 1h;');
+
+    await put(nango, ['c-1', '42', { errors: [{ type: 'auth',
+                                                log_id: 'l' }] }]);
+    await start();
+    await until('it', async () => (await list(nginx)).some((one) =>
+        one.status === 'invalid'));
+
+    const [one] = await list(nginx);
+
+    assert.strictEqual(one.error.type, 'auth');
+
+    const said = bodies(t)(nginx).map((body) =>
+        JSON.parse(body.bytes.toString()));
+
+    assert.deepStrictEqual(
+        said.map((body) => `${body.operation} ${body.success}`),
+        ['creation true', 'refresh false']);
+    quiet(nginx);
+});
+
+
 test('only a 404 with Nango\'s code makes one vanish', async (t) => {
     const { nango, nginx, start } = await running(t);
 
