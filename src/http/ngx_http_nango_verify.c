@@ -28,6 +28,7 @@ typedef struct {
     u_char                   key[NANGO_KEY_LEN];
     nango_status_e           status;
     uint64_t                 updated;       /* sequence */
+    uint64_t                 repeats;
     unsigned                 own:1;
     uint64_t                 unseen;        /* of what it still is */
     ngx_uint_t               tries;
@@ -50,6 +51,8 @@ static ngx_int_t ngx_http_nango_verify_reply(ngx_http_request_t *r,
     ngx_http_nango_call_t *call, ngx_nango_transfer_t *t);
 static ngx_int_t ngx_http_nango_verify_stale(ngx_http_request_t *r,
     nango_reader_t *reader, void *data);
+static ngx_uint_t ngx_http_nango_verify_says(ngx_http_nango_verify_t *ver,
+    nango_status_e status);
 static ngx_int_t ngx_http_nango_verify_record(ngx_http_request_t *r,
     ngx_int_t rc, void *data);
 static ngx_int_t ngx_http_nango_verify_event(ngx_http_request_t *r,
@@ -189,6 +192,7 @@ ngx_http_nango_verify_find(ngx_http_request_t *r, nango_reader_t *reader,
 
     ver->status = c.status;
     ver->updated = c.updated_sequence;
+    ver->repeats = c.repeats;
     ver->own = (c.status != NANGO_STATUS_DELETED
                 && ngx_http_nango_owned(&c, &ver->owners));
 
@@ -302,8 +306,39 @@ ngx_http_nango_verify_stale(ngx_http_request_t *r, nango_reader_t *reader,
 
     ver->unseen = nango_reader_applied(reader) + 1;
 
-    return (rc == 1 && c.updated_sequence != ver->updated) ? NGX_ABORT
-                                                           : NGX_OK;
+    if (rc == 0) {
+        return NGX_OK;
+    }
+
+    /* What has only been confirmed is not to be undone either. */
+
+    if (c.updated_sequence != ver->updated
+        || (c.repeats != ver->repeats
+            && !ngx_http_nango_verify_says(ver, c.status)))
+    {
+        return NGX_ABORT;
+    }
+
+    return NGX_OK;
+}
+
+
+/* Whether Nango's reply leaves that status as it is. */
+
+static ngx_uint_t
+ngx_http_nango_verify_says(ngx_http_nango_verify_t *ver, nango_status_e status)
+{
+    nango_status_e  said;
+
+    if (ver->event.operation == NANGO_OP_DELETION) {
+        said = NANGO_STATUS_DELETED;
+
+    } else {
+        said = (ver->event.success == NANGO_SUCCESS_TRUE)
+               ? NANGO_STATUS_VALID : NANGO_STATUS_INVALID;
+    }
+
+    return status == said;
 }
 
 
@@ -480,6 +515,7 @@ ngx_http_nango_verify_done(ngx_http_request_t *r, ngx_int_t rc, void *data)
         /* As the creation has left it. */
 
         ver->updated = ver->done.sequence;
+        ver->repeats = 0;
         ver->tries = 0;
 
         return ngx_http_nango_look(r, &ver->check);

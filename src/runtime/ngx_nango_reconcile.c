@@ -50,7 +50,7 @@
 /* A worker that has just started has more urgent things to ask Nango. */
 #define NGX_NANGO_RECONCILE_START    3000
 
-/* Clocks and pages: what changed so shortly before it is left alone too. */
+/* Clocks and pages: what was heard so shortly before is newer too. */
 #define NGX_NANGO_RECONCILE_MARGIN   2000
 
 /* Waits for the state before it is asked all the same. */
@@ -883,7 +883,7 @@ ngx_nango_reconcile_compare(ngx_nango_reconcile_t *rec, nango_reader_t *reader,
                                           NGX_NANGO_REPAIRS_MISSING);
     }
 
-    if (c.updated_at + NGX_NANGO_RECONCILE_MARGIN > rec->started) {
+    if (c.checked_at + NGX_NANGO_RECONCILE_MARGIN > rec->started) {
         return NGX_OK;
     }
 
@@ -1098,7 +1098,7 @@ ngx_nango_reconcile_counted(void *data, const nango_connection_t *c)
 
     rec->live++;
 
-    if (c->updated_at + NGX_NANGO_RECONCILE_MARGIN <= rec->started
+    if (c->checked_at + NGX_NANGO_RECONCILE_MARGIN <= rec->started
         && !ngx_nango_filter_has(rec, c->key))
     {
         rec->gone++;
@@ -1175,7 +1175,7 @@ ngx_nango_reconcile_checked(void *data, const nango_connection_t *c)
     ngx_uint_t  listed;
 
     if (!nango_str_eq(c->environment, ngx_nango_str(&rec->environment->name))
-        || c->updated_at + NGX_NANGO_RECONCILE_MARGIN > rec->started
+        || c->checked_at + NGX_NANGO_RECONCILE_MARGIN > rec->started
         || !nango_connection_id_usable(c->connection_id))
     {
         return 0;
@@ -1300,7 +1300,7 @@ ngx_nango_reconcile_confirm(ngx_nango_reconcile_t *rec,
     event.connection_id = rec->connection_id;
 
     if (rc != 1 || c.status == NANGO_STATUS_DELETED
-        || c.updated_at + NGX_NANGO_RECONCILE_MARGIN > rec->started)
+        || c.checked_at + NGX_NANGO_RECONCILE_MARGIN > rec->started)
     {
         ok = (rc == -1) ? NGX_BUSY : NGX_OK;
 

@@ -334,6 +334,50 @@ test('nor does one behind a deletion that is being committed', async (t) => {
 });
 
 
+test('nor does one of what is deleted a second time', async (t) => {
+    const { nango, nginx } = await running(t);
+
+    assert.strictEqual((await remove(nginx)).status, 200);
+
+    /* Nango had it again when it was asked. */
+
+    await late(nango, 'GET', 700);
+
+    const checked = check(nginx);
+
+    await until('Nango to be asked', async () =>
+        (await nango.control('GET', 'requests?method=GET')).count);
+    await webhook(nginx, event('deletion', 'c-1', {}));
+
+    assert.strictEqual((await checked).status, 404);
+    assert.deepStrictEqual(await list(nginx), []);
+    quiet(nginx);
+});
+
+
+test('what was confirmed while Nango was asked is newer', async (t) => {
+    const { nango, nginx } = await running(t);
+
+    await nango.control('POST', 'faults', { faults: [{
+        method: 'GET', path: '/connections/c-1', delay_ms: 700, status: 424,
+        body: { error: { code: 'invalid_credentials', message: 'broken' } },
+    }] });
+
+    const checked = check(nginx);
+
+    await until('Nango to be asked', async () =>
+        (await nango.control('GET', 'requests?method=GET')).count);
+
+    /* Valid it was: nothing changes. */
+
+    await webhook(nginx, event('override', 'c-1', { end_user_id: '42' }));
+
+    assert.strictEqual((await checked).json.status, 'valid');
+    assert.strictEqual((await list(nginx))[0].status, 'valid');
+    quiet(nginx);
+});
+
+
 test('what changes nothing while it is committed is not in the way',
      async (t) => {
     const { nango, nginx } = await running(t);

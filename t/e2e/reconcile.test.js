@@ -294,6 +294,62 @@ test('nor is one that comes into the log before a repair', async (t) => {
 });
 
 
+test('what is deleted a second time while it is asked for', async (t) => {
+    const { nango, nginx, start } = await running(t);
+
+    await start();
+    await webhook(nginx, event('creation', 'c-1', { end_user_id: '42' }));
+    await webhook(nginx, event('deletion', 'c-1', {}));
+    await sleep(2500);
+    await nango.control('POST', 'faults', { faults: [{
+        method: 'GET', path: '/connections/c-1', times: 1, delay_ms: 1000,
+        status: 200, body: { connection_id: 'c-1',
+            provider_config_key: 'github', provider: 'github', errors: [],
+            end_user: null, tags: { end_user_id: '42' } } }] });
+    await put(nango, ['c-1', '42']);
+    await until('it to be asked for', async () => (await nango.control('GET',
+        'requests?path=/connections/c-1')).count, 20000);
+    await nango.control('POST', 'delete', { integration: 'github',
+                                            connection_id: 'c-1' });
+    await webhook(nginx, event('deletion', 'c-1', {}, { n: 2 }));
+    await sleep(1000);
+    await compared(nango);
+    await compared(nango);
+
+    assert.deepStrictEqual(bodies(t)(nginx).filter((one) =>
+        one.source === REPAIR), []);
+    quiet(nginx);
+});
+
+
+test('what is confirmed while a list is on its way', async (t) => {
+    const { nango, nginx, start } = await running(t);
+
+    await put(nango, ['c-1', '42']);
+    await start();
+    await webhook(nginx, event('creation', 'c-1', { end_user_id: '42' }));
+    await sleep(2500);
+
+    /* Of before it was authorised again, which changes nothing here. */
+
+    await nango.control('POST', 'faults', { faults: [{
+        method: 'GET', path: '/connections', times: 1,
+        delay_ms: 1000, status: 200, body: { connections: [{
+            connection_id: 'c-1', provider_config_key: 'github',
+            provider: 'github', errors: [{ type: 'auth', log_id: 'l' }],
+            end_user: null, tags: { end_user_id: '42' } }] } }] });
+    await until('the list', async () =>
+        (await nango.control('GET', 'faults')).faults[0].hits, 20000);
+    await webhook(nginx, event('override', 'c-1', { end_user_id: '42' }));
+    await sleep(1000);
+    await compared(nango);
+
+    assert.deepStrictEqual(bodies(t)(nginx).filter((one) =>
+        one.source === REPAIR), []);
+    quiet(nginx);
+});
+
+
 test('tags and status that differ are one repair', async (t) => {
     const { nango, nginx, start } = await running(t);
 
