@@ -50,6 +50,7 @@ static void ngx_http_nango_require_fetched(ngx_nango_credential_t *c);
 static ngx_int_t ngx_http_nango_require_credential(ngx_http_request_t *r,
     ngx_http_nango_required_t *rd);
 static void ngx_http_nango_require_cleanup(void *data);
+static void ngx_http_nango_require_drop(ngx_nango_credential_t *c);
 static ngx_int_t ngx_http_nango_require_pass(ngx_http_request_t *r,
     ngx_http_nango_required_t *rd);
 
@@ -658,6 +659,14 @@ ngx_http_nango_require_then(ngx_http_request_t *r, ngx_int_t rc, void *data)
     nlcf = ngx_http_get_module_loc_conf(r, ngx_http_nango_module);
     rq = nlcf->require;
 
+    if (rd->waited
+        && (rc != NGX_OK || rd->status != NANGO_STATUS_VALID
+            || ngx_memcmp(rd->credential->key, rd->key, NANGO_KEY_LEN) != 0))
+    {
+        rd->waited = 0;
+        ngx_http_nango_require_drop(rd->credential);
+    }
+
     if (rc == NGX_OK && rq->proxy
         && (!ngx_http_nango_proxy_says(rd->connection_id)
             || !ngx_http_nango_proxy_says(rd->integration)))
@@ -721,6 +730,11 @@ ngx_http_nango_require_credentials(ngx_http_request_t *r,
 
     c = rd->credential;
 
+    if (rd->waited) {
+        rd->waited = 0;
+        return ngx_http_nango_require_credential(r, rd);
+    }
+
     if (c == NULL) {
 
         c = ngx_pcalloc(r->pool, sizeof(ngx_nango_credential_t));
@@ -767,17 +781,35 @@ ngx_http_nango_require_credentials(ngx_http_request_t *r,
 static void
 ngx_http_nango_require_fetched(ngx_nango_credential_t *c)
 {
-    ngx_int_t              rc;
-    ngx_http_request_t    *r;
-    ngx_http_nango_ctx_t  *ctx;
+    ngx_int_t                   rc;
+    ngx_http_request_t         *r;
+    ngx_http_nango_ctx_t       *ctx;
+    ngx_http_nango_loc_conf_t  *nlcf;
+    ngx_http_nango_required_t  *rd;
 
     r = c->context;
 
     ngx_http_set_log_request(r->connection->log, r);
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_nango_module);
+    rd = ctx->required;
 
-    rc = ngx_http_nango_require_credential(r, ctx->required);
+    nlcf = ngx_http_get_module_loc_conf(r, ngx_http_nango_module);
+
+    if (c->failure == NGX_NANGO_CREDENTIAL_OK
+        || (c->failure != NGX_NANGO_CREDENTIAL_CHANGED
+            && nlcf->require->optional))
+    {
+        /* Nango may have known before us whose it is now. */
+
+        rd->waited = 1;
+        rd->state = NGX_HTTP_NANGO_LOOKING;
+
+        rc = ngx_http_nango_look(r, &rd->look);
+
+    } else {
+        rc = ngx_http_nango_require_credential(r, rd);
+    }
 
     if (rc != NGX_AGAIN) {
         ngx_http_nango_finish(r, rc);
@@ -850,7 +882,13 @@ ngx_http_nango_require_cleanup(void *data)
     ngx_nango_credential_t *c = data;
 
     ngx_nango_credential_cancel(c);
+    ngx_http_nango_require_drop(c);
+}
 
+
+static void
+ngx_http_nango_require_drop(ngx_nango_credential_t *c)
+{
     if (c->len) {
         ngx_memzero(c->data, c->len);
         c->len = 0;

@@ -248,6 +248,43 @@ test('what changes while it is waited for is looked at again', async (t) => {
 });
 
 
+/* Nango knew before us: what it answers is somebody else's already. */
+
+for (const [what, body, status] of [
+    ['somebody else\'s', event('override', 'c-1', { end_user_id: '43' })],
+    ['deleted', event('deletion', 'c-1', {})],
+    ['invalid', event('refresh', 'c-1', {}, { success: false }), 409],
+]) {
+    test(`what is ${what} while it is waited for`, async (t) => {
+        const { nango, nginx } = await running(t);
+        const workers = await ofWorkers(t, nginx.port);
+        const beside = await ofWorkers(t, nginx.port);
+
+        await late(nango, 1000);
+        await put(nango, 'c-1', 'token-of-43');
+
+        const before = workers.map((one) => one.request('GET', '/secret', ME));
+        const maybe = beside.map((one) => one.request('GET', '/maybe', ME));
+
+        await until('a call', async () => await calls(nango) === 1);
+        await webhook(nginx, body);
+
+        for (const answer of await Promise.all(before)) {
+            assert.strictEqual(answer.status, status || 404);
+            assert.strictEqual(answer.headers['x-token'], undefined);
+        }
+
+        for (const answer of await Promise.all(maybe)) {
+            assert.strictEqual(answer.status, 200);
+            assert.strictEqual(answer.headers['x-is'],
+                               status ? '<c-1|>' : '<|>');
+        }
+
+        quiet(nginx);
+    });
+}
+
+
 /* The answers to what it was before come never, and too early. */
 
 test('who asks for a newer version waits for no older one', async (t) => {
