@@ -57,7 +57,7 @@ typedef struct {
 
     unsigned                   by_id:1;
     unsigned                   resume:1;    /* it went on by an event */
-    unsigned                   waited:1;    /* for credential, since it looked */
+    unsigned                   waited:1;    /* for credential, since its look */
 } ngx_http_nango_required_t;
 
 

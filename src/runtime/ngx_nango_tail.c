@@ -45,6 +45,7 @@ static ngx_nango_tail_event_t *ngx_nango_tail_copy(
     const nango_logged_t *logged);
 static void ngx_nango_tail_strings(ngx_nango_tail_event_t *event, u_char *p);
 static void ngx_nango_tail_forget(ngx_uint_t n);
+static void ngx_nango_tail_missing(uint64_t last);
 static nango_str_t ngx_nango_tail_text(ngx_nango_tail_event_t *event,
     nango_text_t *text);
 static ngx_queue_t *ngx_nango_tail_bucket(const u_char *key);
@@ -54,6 +55,7 @@ static ngx_queue_t              ngx_nango_tails[NGX_NANGO_TAIL_BUCKETS];
 static ngx_queue_t              ngx_nango_tail_waking;
 static ngx_uint_t               ngx_nango_tail_n;
 static uint64_t                 ngx_nango_tail_seen;
+static uint64_t                 ngx_nango_tail_visited;     /* in a turn */
 
 /* From head to tail; what is not after "from" may be missing. */
 static ngx_nango_tail_event_t  *ngx_nango_tail_ring[NGX_NANGO_TAIL_RING];
@@ -254,8 +256,15 @@ ngx_nango_tail_read(void)
         wanted.max_events = NGX_NANGO_TAIL_EVENTS;
         wanted.max_bytes = NGX_NANGO_TAIL_BYTES;
 
+        ngx_nango_tail_visited = ngx_nango_tail_seen;
+
         rc = nango_reader_events(reader, &wanted, &ngx_nango_tail_seen,
                                  ngx_nango_tail_visit, NULL, &err);
+
+        if (ngx_nango_tail_visited != ngx_nango_tail_seen) {
+            ngx_nango_tail_missing(ngx_nango_tail_seen);
+        }
+
         if (rc == -1) {
             ngx_nango_store_unreadable(&err);
         }
@@ -274,6 +283,12 @@ ngx_nango_tail_visit(void *data, const nango_logged_t *logged)
     u_char                     key[NANGO_KEY_LEN];
     ngx_uint_t                 concerned;
     const nango_connection_t  *c;
+
+    if (logged->sequence != ngx_nango_tail_visited + 1) {
+        ngx_nango_tail_missing(logged->sequence - 1);
+    }
+
+    ngx_nango_tail_visited = logged->sequence;
 
     concerned = 0;
     c = logged->connection;
@@ -557,6 +572,41 @@ ngx_nango_tail_forget(ngx_uint_t n)
         event->size = 0;
 
         ngx_nango_tail_release(event);
+    }
+}
+
+
+/*
+ * What comes up to there is pruned already, or cannot be read.  Who has not got
+ * that far goes on with a thread, which finds out whether it missed anything.
+ */
+
+static void
+ngx_nango_tail_missing(uint64_t last)
+{
+    ngx_uint_t         i;
+    ngx_queue_t       *q, *bucket;
+    ngx_nango_tail_t  *tail;
+
+    ngx_nango_tail_forget(ngx_nango_tail_last - ngx_nango_tail_first);
+
+    ngx_nango_tail_from = last;
+
+    for (i = 0; i < NGX_NANGO_TAIL_BUCKETS; i++) {
+        bucket = &ngx_nango_tails[i];
+
+        for (q = ngx_queue_head(bucket);
+             q != ngx_queue_sentinel(bucket);
+             q = ngx_queue_next(q))
+        {
+            tail = ngx_queue_data(q, ngx_nango_tail_t, queue);
+
+            if (tail->idle && tail->position < last) {
+                tail->position = ngx_max(tail->position,
+                                         ngx_nango_tail_visited);
+                ngx_nango_tail_ready(tail);
+            }
+        }
     }
 }
 

@@ -11,7 +11,7 @@ const http = require('node:http');
 const http2 = require('node:http2');
 const nodeTest = require('node:test');
 
-const { Client, hmac, once } = require('./client');
+const { Client, hmac, ofWorkers, once } = require('./client');
 const { startOnClock, SECOND } = require('./clock');
 const { anonymous, hold, pipe } = require('./edge');
 const { Follower } = require('./follow');
@@ -820,6 +820,65 @@ test('what is not kept any more is gone, for pages and streams',
 
     assert.strictEqual((await get(nginx, '/all?body=4')).status, 410);
     assert.strictEqual((await get(nginx, '/all?body=5')).status, 200);
+});
+
+
+/* Of a worker that has been held up for longer than events are kept. */
+
+test('a stream is not led past what it has not seen', async (t) => {
+    const nginx = await running(t, { server: `${SERVER}
+    location = /mine {
+        allow 127.0.0.1;
+        add_header X-Worker $pid;
+        nango_events all;
+    }
+` });
+
+    await webhook(nginx, forward('c', 0));
+
+    const leader = await until('a leader', () => nginx.leader());
+    const clients = await ofWorkers(t, nginx.port);
+    const pids = await Promise.all(clients.map(async (each) =>
+        Number((await each.request('GET', '/worker', {})).text)));
+    const one = clients[pids.indexOf(leader)];
+    const followers = [];
+
+    while (!followers.some((each) => each.worker !== leader)
+           || !followers.some((each) => each.worker === leader))
+    {
+        const follower = await begun(t, nginx, '/mine');
+
+        follower.worker = Number(follower.fields['x-worker']);
+        followers.push(follower);
+    }
+
+    const other = nginx.workers().find((pid) => pid !== leader);
+
+    nginx.kill(other, 'SIGSTOP');
+
+    try {
+        for (let i = 1; i <= 10; i++) {
+            await webhook(nginx, forward('c', i), one);
+        }
+
+        const page = await one.request('GET', '/all?after=1', {});
+
+        assert.strictEqual(page.json.events.length, 10);
+        execFileSync(compile(t, 'forget.c', '-llmdb'), [nginx.store, '5']);
+    } finally {
+        nginx.kill(other, 'SIGCONT');
+    }
+
+    for (const follower of followers) {
+        if (follower.worker === leader) {
+            await until('all', () => follower.events.length === 10);
+            assert.deepStrictEqual(follower.sequences(), numbers(2, 11));
+
+        } else {
+            await until('its end', () => follower.statuses.includes(410));
+            assert.deepStrictEqual(follower.sequences(), []);
+        }
+    }
 });
 
 
