@@ -92,6 +92,7 @@ typedef struct {
 
 static ngx_int_t ngx_nango_store_start(ngx_cycle_t *cycle,
     ngx_nango_committer_t *cm);
+static int ngx_nango_store_cond(pthread_cond_t *cond);
 static void ngx_nango_store_hint_close(void *data);
 static void *ngx_nango_committer_cycle(void *data);
 static ngx_uint_t ngx_nango_committer_open(ngx_nango_committer_t *cm);
@@ -236,7 +237,7 @@ ngx_nango_store_start(ngx_cycle_t *cycle, ngx_nango_committer_t *cm)
     rc = pthread_mutex_init(&cm->mutex, NULL);
 
     if (rc == 0) {
-        rc = pthread_cond_init(&cm->cond, NULL);
+        rc = ngx_nango_store_cond(&cm->cond);
     }
 
     if (rc == 0) {
@@ -270,6 +271,31 @@ close:
     (void) close(cm->done_fd);
 
     return NGX_ERROR;
+}
+
+
+/* By a clock that nobody sets: whoever sleeps until then wakes up. */
+
+static int
+ngx_nango_store_cond(pthread_cond_t *cond)
+{
+    int                 rc;
+    pthread_condattr_t  attr;
+
+    rc = pthread_condattr_init(&attr);
+    if (rc != 0) {
+        return rc;
+    }
+
+    rc = pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+
+    if (rc == 0) {
+        rc = pthread_cond_init(cond, &attr);
+    }
+
+    (void) pthread_condattr_destroy(&attr);
+
+    return rc;
 }
 
 
@@ -558,7 +584,7 @@ ngx_nango_committer_sleep(ngx_nango_committer_t *cm, int ms)
     ngx_uint_t       stop;
     struct timespec  ts;
 
-    (void) clock_gettime(CLOCK_REALTIME, &ts);
+    (void) clock_gettime(CLOCK_MONOTONIC, &ts);
 
     ts.tv_sec += ms / 1000;
     ts.tv_nsec += (ms % 1000) * 1000000L;
@@ -602,7 +628,7 @@ ngx_nango_committer_batch(ngx_nango_committer_t *cm, nango_write_t **writes,
     cm->batch_bytes = 0;
 
     if (cm->reopened) {
-        (void) clock_gettime(CLOCK_REALTIME, &ts);
+        (void) clock_gettime(CLOCK_MONOTONIC, &ts);
         ts.tv_sec += 1 + NGX_NANGO_CALM / 1000;
     }
 

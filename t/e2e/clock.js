@@ -3,7 +3,7 @@
  * which may be put back too:
  *
  *     const clock = await startOnClock(t, nginx);
- *     const clock = await startOnClock(t, nginx, { wall: true });
+ *     const clock = await startOnClock(t, nginx, { wall: true, ahead: HOUR });
  *     clock.forward(ms), clock.now()
  */
 
@@ -19,12 +19,12 @@ const MINUTE = 60 * SECOND;
 const HOUR = 60 * MINUTE;
 
 
-async function startOnClock(t, nginx, { wall } = {}) {
+async function startOnClock(t, nginx, { wall, ahead = 0 } = {}) {
     const shim = compile(t, 'shim_clock.c', '-shared', '-fPIC', '-ldl');
     const control = path.join(nginx.dir, 'clock');
     const bytes = Buffer.alloc(8);
-    let ahead = 0;
 
+    bytes.writeBigInt64LE(BigInt(ahead));
     fs.writeFileSync(control, bytes);
 
     const fd = fs.openSync(control, 'r+');

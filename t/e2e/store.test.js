@@ -14,6 +14,7 @@ const path = require('node:path');
 const nodeTest = require('node:test');
 
 const { Client, hmac, once } = require('./client');
+const { startOnClock, HOUR } = require('./clock');
 const { compile, reader } = require('./model');
 const { create, sleep, until } = require('./nginx');
 
@@ -252,6 +253,27 @@ for (const [cause, { skip, spoil, mend }] of Object.entries(CAUSES)) {
         assert.deepStrictEqual(nginx.lines('emerg', 'alert', 'crit'), lines);
     });
 }
+
+
+/*
+ * Whoever sleeps does so by the real clock, which is an hour behind the one
+ * that is looked at: as if that had just been put right.
+ */
+
+test('a clock that is put back holds up no store', {}, async (t) => {
+    const nginx = await prepared(t);
+    const { spoil, mend } = CAUSES['a log of garbage'];
+
+    spoil(nginx.store);
+    await startOnClock(t, nginx, { wall: true, ahead: HOUR });
+
+    await until('both workers to fail', () => nginx.lines('crit').length === 2);
+
+    mend(nginx.store);
+
+    await until('the store', () => nginx.lines('notice').filter(
+        (line) => /nango: the store in .* is open/.test(line)).length === 2);
+});
 
 
 /* Sent on connections of their own, small ones and one that is a file. */
