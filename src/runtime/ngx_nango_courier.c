@@ -934,7 +934,8 @@ ngx_nango_courier_serve(nango_store_t *store, int *ms, nango_error_t *err)
         (void) pthread_mutex_unlock(&cr->mutex);
 
         if (rows && !(desk->none_due)
-            && (desk->due_at == 0 || desk->due_at <= now))
+            && (desk->due_at <= now
+                || desk->due_at - now > NANGO_QUEUE_RETRY_MAX))
         {
             rc = ngx_nango_desk_rows(store, desk, rows, now, err);
 

@@ -11,6 +11,7 @@
  */
 
 
+#include "nango_queue.h"
 #include "nango_rows.h"
 
 #include <errno.h>
@@ -509,6 +510,11 @@ nango_delivering_walk(nango_delivering_t *r, MDB_dbi dbi,
 }
 
 
+/*
+ * None waits for longer than NANGO_QUEUE_RETRY_MAX: what is further ahead was
+ * written by a clock that has been set back since, and is due.
+ */
+
 static int
 nango_delivery_due_lanes(nango_delivering_t *r, MDB_cursor *cursor)
 {
@@ -533,9 +539,23 @@ nango_delivery_due_lanes(nango_delivering_t *r, MDB_cursor *cursor)
 
         if (r->skip == NULL || !r->skip(r->data, lane)) {
 
-            if (time > r->now_ms || n >= r->max_lanes
-                || (n && r->bytes >= r->max_bytes))
+            if (time > r->now_ms
+                && time - r->now_ms <= NANGO_QUEUE_RETRY_MAX)
             {
+                /* The first of them; and on behind the last that may be. */
+
+                r->next_at = time;
+
+                nango_put_be64(buf + NANGO_KEY_LEN,
+                               r->now_ms + NANGO_QUEUE_RETRY_MAX + 1);
+
+                rc = nango_rows_seek(cursor, buf, NANGO_DUE_KEY_LEN,
+                                     NANGO_KEY_LEN, &key, &val);
+                continue;
+            }
+
+            if (n >= r->max_lanes || (n && r->bytes >= r->max_bytes)) {
+                time = (time < r->now_ms) ? time : r->now_ms;
                 r->next_at = time ? time : 1;
                 return 0;
             }

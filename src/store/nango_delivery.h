@@ -176,7 +176,8 @@ nango_rc_e nango_delivery_read(nango_store_t *store,
 /*
  * Rows whose time has come: for at most max_lanes lanes that skip() does not
  * want passed over, the first NANGO_DELIVERY_LANE events each, in order, into
- * *deliveries.  With now_ms UINT64_MAX all rows are due.  *next_at: when the
+ * *deliveries.  With now_ms UINT64_MAX all rows are due.  So are those that are
+ * further ahead than rows may be, NANGO_QUEUE_RETRY_MAX.  *next_at: when the
  * next lane will be that skip() does not want passed over and that has not
  * been taken, which may be in the past; 0: none.  A row whose event is no
  * longer in the log or cannot be read is settled as DEAD in *settled, like

@@ -25,10 +25,10 @@ function test(name, fn) {
 
 
 /* nginx with a clock. */
-async function started(t, options) {
+async function started(t, options, how) {
     const nginx = await create(t, options);
 
-    return [nginx, await startOnClock(t, nginx)];
+    return [nginx, await startOnClock(t, nginx, how)];
 }
 
 
@@ -113,6 +113,30 @@ test('attempts come ever later, until it is too late', async (t) => {
     assertAlive(nginx);
     assert.ok(await nginx.stop());
 });
+
+
+test('a clock that ran ahead holds up nothing once it is put right',
+    async (t) => {
+        const read = reader(t);
+        let answer = 500;
+        const backend = await Backend.create(t, { answer: () => answer });
+        const [nginx, clock] = await started(t, config(
+            `deliver app ${backend.url};`), { wall: true, ahead: 24 * HOUR });
+
+        await post(nginx, sync('a'));
+        await until('attempts', () => backend.got.length > 3);
+
+        /* Mostly, what came of the last one is in the state by then. */
+
+        await sleep(200);
+
+        answer = 200;
+        clock.forward(-24 * HOUR);
+        await settled(read, nginx);
+
+        assert.strictEqual(backend.accepted.length, 1);
+        assertAlive(nginx);
+    });
 
 
 test('away for hours, and then everything arrives', async (t) => {

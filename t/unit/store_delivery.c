@@ -4,6 +4,7 @@
 
 #include "store_deliver.h"
 
+#include "nango_queue.h"
 #include "nango_rows.h"
 
 
@@ -652,6 +653,49 @@ what_is_due_first_comes_first(void **state)
     assert_sequence(o.deliveries->sequence, 3);
     assert_null(o.deliveries->next);
     assert_sequence(o.next_at, T0 + 300);
+    owing_free(&o);
+
+    nango_store_close(store);
+}
+
+
+static void
+a_clock_that_is_set_back_holds_up_nothing(void **state)
+{
+    owing_t             o = { 0 };
+    nango_store_t      *store;
+    nango_subscriber_t  s;
+
+    store = store_open();
+    s = subscriber("prod", "app");
+    subscribe(store, &s);
+
+    put(store, "one", 1);
+    put(store, "two", 1);
+    put(store, "three", 1);
+    put(store, "four", 1);
+    fold(store);
+
+    read_more(store, &s, &o, 10);
+    settle(&o, NANGO_SETTLED_WAITING, T0 + NANGO_QUEUE_RETRY_MAX);
+    settle(&o, NANGO_SETTLED_WAITING, T0 + 1000);
+    settle(&o, NANGO_SETTLED_WAITING, T0 + NANGO_QUEUE_RETRY_MAX + 1);
+    settle(&o, NANGO_SETTLED_WAITING, T0 + 24 * HOUR);
+    fold_settled(store, &s, 0, &o, 0);
+
+    due(store, &s, &o, T0, 10);
+    assert_int_equal(owing_count(&o), 2);
+    assert_sequence(o.deliveries->sequence, 3);
+    assert_sequence(o.deliveries->next->sequence, 4);
+    assert_sequence(o.next_at, T0 + 1000);
+    owing_free(&o);
+
+    /* There is another one already. */
+
+    due(store, &s, &o, T0, 1);
+    assert_int_equal(owing_count(&o), 1);
+    assert_sequence(o.deliveries->sequence, 3);
+    assert_sequence(o.next_at, T0);
     owing_free(&o);
 
     nango_store_close(store);
@@ -1755,6 +1799,7 @@ main(void)
         store_unit(a_name_too_long_is_refused),
         store_unit(rows_die_too),
         store_unit(what_is_due_first_comes_first),
+        store_unit(a_clock_that_is_set_back_holds_up_nothing),
         store_unit(a_lane_is_read_in_parts),
         store_unit(a_letter_that_comes_back_is_first_in_its_lane),
         store_unit(rows_that_are_gone_are_passed_over),
