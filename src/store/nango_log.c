@@ -647,6 +647,10 @@ nango_batch_overtaken(nango_batch_t *b, uint64_t unseen,
 
     *overtaken = 1;
 
+    if (b->next > NANGO_LOG_UNSEEN && unseen < b->next - NANGO_LOG_UNSEEN) {
+        return 0;
+    }
+
     nango_put_be64(sequence, unseen);
     key = nango_val(sequence, NANGO_SEQUENCE_LEN);
 

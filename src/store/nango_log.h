@@ -25,6 +25,12 @@
  */
 #define NANGO_LOG_REMEMBERED  (1024 * 1024)
 
+/*
+ * How many events of the log are looked at for a job that is only to be
+ * written if it was not overtaken, while LMDB's writer lock is held.
+ */
+#define NANGO_LOG_UNSEEN      4096
+
 
 typedef enum {
     NANGO_WRITE_NONE = 0,
@@ -51,7 +57,8 @@ typedef struct {
      * Not 0: what this says rests on what was known before that sequence.  It
      * is not written if from there on the log has an auth event of the same
      * connection, this batch's before it included, or something that is not
-     * known: a record that cannot be read, one that is no longer there.
+     * known: a record that cannot be read, one that is no longer there, more
+     * than NANGO_LOG_UNSEEN of them.
      */
     uint64_t              unseen;
 

@@ -606,6 +606,48 @@ what_is_not_known_overtakes(void **state)
 
 
 static void
+what_is_too_far_behind_is_overtaken(void **state)
+{
+    size_t           i, n;
+    event_t          e;
+    nango_store_t   *store;
+    nango_write_t   *jobs[128];
+    nango_writer_t  *w;
+
+    store = store_open();
+    w = writer_of(store);
+
+    e = webhook(1, 0);
+    e.id = "two";
+    e.dedupe = 0;
+
+    for (n = 0; n < NANGO_LOG_UNSEEN; n += 128) {
+
+        for (i = 0; i < 128; i++) {
+            jobs[i] = job_make(&e);
+        }
+
+        assert_ok(nango_log_commit(w, jobs, 128, &failure));
+
+        for (i = 0; i < 128; i++) {
+            job_free(jobs[i]);
+        }
+    }
+
+    assert_sequence(commit(w, repair(2, 0), STORED), n + 1);
+
+    e = repair(3, 0);
+    e.id = "three";
+    commit(w, e, OVERTAKEN);
+    e.unseen++;
+    assert_sequence(commit(w, e, STORED), n + 2);
+
+    nango_writer_free(w);
+    nango_store_close(store);
+}
+
+
+static void
 the_window_ends(void **state)
 {
     nango_store_t   *store;
@@ -1707,6 +1749,7 @@ main(void)
         store_unit(what_rests_on_less_than_there_is_is_overtaken),
         store_unit(what_comes_before_in_its_batch_overtakes),
         store_unit(what_is_not_known_overtakes),
+        store_unit(what_is_too_far_behind_is_overtaken),
         store_unit(the_window_ends),
         store_unit(each_job_has_its_own_window),
         store_unit(a_clock_that_is_set_back_loses_no_webhook),
