@@ -740,7 +740,7 @@ ngx_nango_courier_settlements(nango_fold_options_t *options)
 
 
 void
-ngx_nango_courier_committed(nango_store_t *store, uint64_t events,
+ngx_nango_courier_committed(nango_store_t *store, ngx_uint_t committed,
     uint64_t applied)
 {
     size_t                k, n;
@@ -837,9 +837,7 @@ ngx_nango_courier_committed(nango_store_t *store, uint64_t events,
 
     /* One of our own, and nobody else's before it. */
 
-    if ((cr->taken || events)
-        && nango_store_state_txnid(store) == cr->txnid + 1)
-    {
+    if (committed && nango_store_state_txnid(store) == cr->txnid + 1) {
         cr->txnid++;
     }
 }

@@ -90,11 +90,11 @@ ngx_uint_t ngx_nango_courier_begun(void);
 ngx_uint_t ngx_nango_courier_leaving(void);
 
 /*
- * For the fold's options: all that was reported.  Kept until it is said to be
- * committed, with so many events, up to applied.
+ * For the fold's options: all that was reported.  Kept until the fold, up to
+ * applied, has gone well; committed: it has written something.
  */
 void ngx_nango_courier_settlements(nango_fold_options_t *options);
-void ngx_nango_courier_committed(nango_store_t *store, uint64_t events,
+void ngx_nango_courier_committed(nango_store_t *store, ngx_uint_t committed,
     uint64_t applied);
 
 /* Whether something waits to be committed. */

@@ -629,7 +629,8 @@ ngx_nango_leader_fold(ngx_nango_leader_t *l, nango_folded_t *folded)
 
     ngx_nango_set_applied_hint(folded->applied);
 
-    ngx_nango_courier_committed(l->store, folded->events, folded->applied);
+    ngx_nango_courier_committed(l->store, folded->committed,
+                                folded->applied);
 
     return NANGO_OK;
 }

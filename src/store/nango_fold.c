@@ -252,6 +252,8 @@ nango_fold_batch(nango_fold_t *f, const nango_fold_options_t *options,
         return code;
     }
 
+    folded->committed = 1;
+
     return nango_store_commit(store, f->txn, err, "state");
 }
 

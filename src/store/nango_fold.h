@@ -47,6 +47,7 @@ typedef struct {
     uint64_t              gap;          /* sequences missing, holes too */
     int                   more;         /* the log holds more */
     int                   old;          /* there is more to be dropped */
+    int                   committed;    /* something was written */
 
     /*
      * The transaction of the log that was looked at.  Whoever looks for news

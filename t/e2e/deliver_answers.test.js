@@ -16,7 +16,7 @@ const nodeTest = require('node:test');
 const { Backend } = require('./backend');
 const { once } = require('./client');
 const { config, ledgers, post, settled, sync } = require('./deliver');
-const { reader } = require('./model');
+const { compile, reader } = require('./model');
 const { create, sleep, until } = require('./nginx');
 
 const OK = 'HTTP/1.1 204 No Content\r\n\r\n';
@@ -408,6 +408,49 @@ test('who was parked and is resumed gets what waits at once', async (t) => {
     }
 
     await until('it', () => backend.accepted.length === 1);
+    assertAlive(nginx);
+    assert.ok(await nginx.stop());
+});
+
+
+/* What the leader would park once more changes nothing; a hand does. */
+
+test('who is resumed while another 410 is looked at', async (t) => {
+    const held = [];
+    const read = reader(t);
+    const backend = await Backend.create(t, {
+        answer: () => new Promise((resolve) => { held.push(resolve); }) });
+    const nginx = await create(t, config(
+        `deliver app ${backend.url} concurrency=2;`,
+        { locations: 'location = /manage { nango_status manage; }' }));
+    const control = path.join(nginx.dir, 'shared', 'abort');
+
+    fs.mkdirSync(path.dirname(control));
+    fs.chmodSync(path.dirname(control), 0o777);
+
+    await nginx.start({ NANGO_ABORT: control,
+        LD_PRELOAD: compile(t, 'shim_abort.c', '-shared', '-fPIC', '-ldl',
+                            '-llmdb') });
+    await post(nginx, sync('c-1'));
+    await post(nginx, sync('c-2'));
+    await until('both', () => held.length === 2);
+    held[0](410);
+    await until('it to be parked', () => ledgers(read, nginx).app?.parked);
+
+    fs.writeFileSync(control, '');
+    held[1](410);
+    await until('the leader', () => fs.existsSync(`${control}.seen`));
+    backend.answer = () => 200;
+
+    const { status, text } = await once(nginx.port, 'POST', '/manage',
+        { 'Content-Type': 'application/json' }, Buffer.from('{"action":'
+            + '"resume","environment":"prod","subscriber":"app"}'));
+
+    assert.strictEqual(status, 200, text);
+    assert.strictEqual(ledgers(read, nginx).app.parked, 0);
+    fs.unlinkSync(control);
+
+    await until('both to be taken', () => backend.accepted.length === 2);
     assertAlive(nginx);
     assert.ok(await nginx.stop());
 });
