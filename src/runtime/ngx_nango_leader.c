@@ -610,6 +610,11 @@ ngx_nango_leader_fold(ngx_nango_leader_t *l, nango_folded_t *folded)
     }
 
     if (folded->gap) {
+
+        /* Also if whoever leads next does not know of it. */
+
+        ngx_nango_reconciled_never();
+
         __atomic_store_n(&ngx_nango_gap, 1, __ATOMIC_RELAXED);
 
         ngx_log_error(NGX_LOG_ERR, l->log, 0,

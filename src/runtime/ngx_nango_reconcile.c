@@ -396,14 +396,9 @@ ngx_nango_reconcile_due(ngx_nango_reconcile_t *rec)
 
         for (i = 0; i < ngx_nango_nreconciles; i++) {
             ngx_nango_reconciles[i].gap = 1;
-
-            env = ngx_nango_reconciles[i].environment;
-            last = ngx_nango_reconciled(env->key);
-
-            if (last) {
-                *last = 0;
-            }
         }
+
+        ngx_nango_reconciled_never();
     }
 
     env = rec->environment;

@@ -404,6 +404,21 @@ ngx_nango_reconciled(u_char *key)
 }
 
 
+void
+ngx_nango_reconciled_never(void)
+{
+    ngx_uint_t  i;
+
+    if (ngx_nango_shared == NULL) {
+        return;
+    }
+
+    for (i = 0; i < NGX_NANGO_ENVIRONMENTS; i++) {
+        ngx_nango_shared->environments[i].reconciled = 0;
+    }
+}
+
+
 ngx_atomic_t *
 ngx_nango_compared(u_char *key)
 {

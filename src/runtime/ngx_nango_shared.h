@@ -131,6 +131,9 @@ ngx_uint_t ngx_nango_circuit_open(u_char *key);
 ngx_atomic_t *ngx_nango_reconciled(u_char *key);
 ngx_atomic_t *ngx_nango_compared(u_char *key);
 
+/* All environments' runs are due.  On any thread. */
+void ngx_nango_reconciled_never(void);
+
 /*
  * How delivering to a subscriber goes: counts since start, and what its last
  * attempts came to.  For people and their alarms; what has to be exact is the

@@ -913,6 +913,38 @@ test('events are missing: also what is being compared is, again', async (t) => {
 });
 
 
+test('events are missing, and who has found that dies at once', async (t) => {
+    const nango = await sim.start(t);
+    const nginx = await create(t, { ...settings(nango.url, 'reconcile 1h;'),
+                                    workers: 1 });
+
+    await nginx.start();
+    await until('a run', async () => await lists(nango) >= 1, 20000);
+
+    const release = await hold(t, nginx, 'state');
+    const first = nginx.leader();
+
+    await webhook(nginx, event('creation', 'c-1', { end_user_id: '42' }));
+    await webhook(nginx, event('creation', 'c-2', { end_user_id: '42' }));
+    execFileSync(compile(t, 'forget.c', '-llmdb'), [nginx.store, '1']);
+
+    /* One that has just started does not compare yet. */
+
+    nginx.kill(first, 'SIGKILL');
+
+    const second = await until('another worker', () =>
+        nginx.workers().find((pid) => pid !== first));
+
+    await release();
+    await until('that it finds it', () =>
+        nginx.log().includes('are missing from the log'));
+    nginx.kill(second, 'SIGKILL');
+
+    await until('another run', async () => await lists(nango) >= 2, 20000);
+    assert.deepStrictEqual(nginx.lines('crit', 'emerg'), []);
+});
+
+
 test('a list that does not come keeps no worker from exiting', async (t) => {
     const hangs = await silent(t);
     const nginx = await create(t, settings(hangs.url,
