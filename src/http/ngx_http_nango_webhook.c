@@ -65,6 +65,7 @@ typedef struct {
     ngx_int_t                  rc;
     nango_event_t              event;
     u_char                     body_name[NANGO_BODY_NAME_LEN];
+    int                        body_held;   /* -1: not by us */
     nango_error_t              error;
 } ngx_http_nango_webhook_task_t;
 
@@ -94,7 +95,8 @@ static void ngx_http_nango_webhook_task_cleanup(void *data);
 static size_t ngx_http_nango_webhook_headers(ngx_http_request_t *r,
     u_char *dst);
 static ngx_int_t ngx_http_nango_webhook_submit(ngx_http_request_t *r,
-    nango_event_t *event, nango_str_t *body, u_char *body_name);
+    nango_event_t *event, nango_str_t *body, u_char *body_name,
+    int *body_held);
 static void ngx_http_nango_webhook_done(ngx_nango_job_t *job);
 static void ngx_http_nango_webhook_abandoned(ngx_nango_job_t *job);
 static void ngx_http_nango_webhook_cleanup(void *data);
@@ -708,7 +710,7 @@ ngx_http_nango_webhook_memory(ngx_http_request_t *r)
         return ngx_http_nango_webhook_unavailable(r);
     }
 
-    rc = ngx_http_nango_webhook_submit(r, &event, &body, NULL);
+    rc = ngx_http_nango_webhook_submit(r, &event, &body, NULL, NULL);
 
     nango_event_free(&event);
 
@@ -756,6 +758,7 @@ ngx_http_nango_webhook_file(ngx_http_request_t *r, size_t size)
 
     t->environment = w->environment;
     t->size = size;
+    t->body_held = -1;
 
     if (tf) {
         t->fd = tf->file.fd;
@@ -873,10 +876,11 @@ ngx_http_nango_webhook_keep(ngx_http_nango_webhook_task_t *t, nango_str_t body)
 
     if (t->path.len) {
         rc = nango_body_adopt(t->store, t->fd, (char *) t->path.data,
-                              t->body_name, &t->error);
+                              t->body_name, &t->body_held, &t->error);
 
     } else {
-        rc = nango_body_copy(t->store, body, t->body_name, &t->error);
+        rc = nango_body_copy(t->store, body, t->body_name, &t->body_held,
+                             &t->error);
     }
 
     return (rc == NANGO_OK) ? NGX_OK : NGX_ERROR;
@@ -930,7 +934,8 @@ ngx_http_nango_webhook_thread_done(ngx_event_t *ev)
         /* Whole and signed: kept, also if the client has left. */
 
         body = nango_str(NULL, t->size);
-        rc = ngx_http_nango_webhook_submit(r, &t->event, &body, t->body_name);
+        rc = ngx_http_nango_webhook_submit(r, &t->event, &body, t->body_name,
+                                           &t->body_held);
         break;
 
     case NGX_DECLINED:
@@ -970,6 +975,10 @@ static void
 ngx_http_nango_webhook_task_cleanup(void *data)
 {
     ngx_http_nango_webhook_task_t *t = data;
+
+    if (t->body_held != -1) {
+        (void) close(t->body_held);
+    }
 
     nango_event_free(&t->event);
 }
@@ -1042,11 +1051,14 @@ ngx_http_nango_webhook_headers(ngx_http_request_t *r, u_char *dst)
 }
 
 
-/* NGX_AGAIN: the job is on its way.  Else what to finalize with. */
+/*
+ * NGX_AGAIN: the job is on its way.  Else what to finalize with.  *body_held
+ * becomes the job's, which leaves -1.
+ */
 
 static ngx_int_t
 ngx_http_nango_webhook_submit(ngx_http_request_t *r, nango_event_t *event,
-    nango_str_t *body, u_char *body_name)
+    nango_str_t *body, u_char *body_name, int *body_held)
 {
     u_char                     headers[NANGO_RECORD_HEADERS_MAX];
     size_t                     size;
@@ -1110,6 +1122,9 @@ ngx_http_nango_webhook_submit(ngx_http_request_t *r, nango_event_t *event,
     if (body_name) {
         job->body_file = 1;
         ngx_memcpy(job->body_name, body_name, NANGO_BODY_NAME_LEN);
+
+        job->body_held = *body_held;
+        *body_held = -1;
     }
 
     job->handler = ngx_http_nango_webhook_done;

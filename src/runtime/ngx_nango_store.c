@@ -114,6 +114,7 @@ static void ngx_nango_committer_error(ngx_nango_committer_t *cm,
 static void ngx_nango_committer_well(ngx_nango_committer_t *cm);
 static nango_reader_t *ngx_nango_store_read(
     nango_rc_e (*begin)(nango_reader_t *reader, nango_error_t *err));
+static void ngx_nango_job_let_go(ngx_nango_job_t *job);
 static void ngx_nango_store_done_handler(ngx_event_t *ev);
 static void ngx_nango_store_wait_handler(ngx_event_t *ev);
 static void ngx_nango_store_hold_handler(ngx_event_t *ev);
@@ -858,6 +859,8 @@ ngx_nango_committer_done(ngx_nango_committer_t *cm, ngx_nango_job_t *jobs)
             nango_body_remove(cm->store, nango_str(job->body_name,
                                                    NANGO_BODY_NAME_LEN));
         }
+
+        ngx_nango_job_let_go(job);
     }
 
     (void) pthread_mutex_lock(&cm->mutex);
@@ -1035,8 +1038,21 @@ ngx_nango_job_create(size_t record_len)
 void
 ngx_nango_job_free(ngx_nango_job_t *job)
 {
+    ngx_nango_job_let_go(job);
     free(job->then);
     free(job);
+}
+
+
+/* The sweep may judge its body. */
+
+static void
+ngx_nango_job_let_go(ngx_nango_job_t *job)
+{
+    if (job->body_file && job->body_held != -1) {
+        (void) close(job->body_held);
+        job->body_held = -1;
+    }
 }
 
 

@@ -57,6 +57,7 @@ struct ngx_nango_job_s {
     uint64_t               submitted;       /* us */
     uint64_t               committed;       /* us */
     unsigned               body_file:1;
+    int                    body_held;       /* with body_file; -1: no more */
     unsigned char          body_name[NANGO_BODY_NAME_LEN];
     u_char                 record[1];
 };

@@ -11,6 +11,9 @@
  * is going to remove.  The fold takes the right to write from each file that
  * it finds named; that is what spares the sweep from reading the log for all
  * the others, and nothing else depends on it.
+ *
+ * One whose record is on its way is held by a lock of the kernel's, which ends
+ * with the process: a clock may leap while it waits for the disk.
  */
 
 
@@ -22,6 +25,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -54,6 +58,8 @@ typedef struct {
 
 static int nango_body_name(unsigned char name[NANGO_BODY_NAME_LEN],
     char file[NANGO_BODY_NAME_LEN + 1]);
+static int nango_body_hold(int fd, int *held);
+static int nango_body_held(int dir, const char *name);
 static void nango_body_mode(nango_store_t *store, nango_str_t name,
     mode_t mode);
 static int nango_body_candidates(nango_store_t *store,
@@ -87,10 +93,14 @@ nango_body_path(const nango_store_t *store, nango_str_t name, char *path)
 
 nango_rc_e
 nango_body_adopt(nango_store_t *store, int fd, const char *from,
-    unsigned char name[NANGO_BODY_NAME_LEN], nango_error_t *err)
+    unsigned char name[NANGO_BODY_NAME_LEN], int *held, nango_error_t *err)
 {
-    int   rc;
+    int   rc, lock;
     char  to[NANGO_BODY_NAME_LEN + 1];
+
+    if (held != NULL) {
+        *held = -1;
+    }
 
     rc = nango_body_name(name, to);
 
@@ -103,8 +113,17 @@ nango_body_adopt(nango_store_t *store, int fd, const char *from,
                                  "bodies");
     }
 
+    rc = nango_body_hold(fd, &lock);
+
+    if (rc != 0) {
+        return nango_store_error(store, err, rc, "flock() of a body for",
+                                 "bodies");
+    }
+
     if (renameat(AT_FDCWD, from, store->bodies, to) == -1) {
-        return nango_store_error(store, err, errno, "rename()", "bodies");
+        rc = errno;
+        (void) close(lock);
+        return nango_store_error(store, err, rc, "rename()", "bodies");
     }
 
     rc = nango_sync_directory(store->bodies);
@@ -113,19 +132,30 @@ nango_body_adopt(nango_store_t *store, int fd, const char *from,
         (void) unlinkat(store->bodies, to, 0);
     }
 
+    if (rc == 0 && held != NULL) {
+        *held = lock;
+
+    } else {
+        (void) close(lock);
+    }
+
     return nango_store_error(store, err, rc, "fsync()", "bodies");
 }
 
 
 nango_rc_e
 nango_body_copy(nango_store_t *store, nango_str_t body,
-    unsigned char name[NANGO_BODY_NAME_LEN], nango_error_t *err)
+    unsigned char name[NANGO_BODY_NAME_LEN], int *held, nango_error_t *err)
 {
-    int          fd, rc;
+    int          fd, rc, lock;
     char         to[NANGO_BODY_NAME_LEN + 1];
     size_t       len;
     ssize_t      n;
     const char  *what;
+
+    if (held != NULL) {
+        *held = -1;
+    }
 
     rc = nango_body_name(name, to);
 
@@ -139,7 +169,8 @@ nango_body_copy(nango_store_t *store, nango_str_t body,
         return nango_store_error(store, err, errno, "open()", "bodies");
     }
 
-    what = "write() of a body for";
+    rc = nango_body_hold(fd, &lock);
+    what = (rc == 0) ? "write() of a body for" : "flock() of a body for";
 
     for (len = 0; rc == 0 && len < body.len; len += n) {
 
@@ -174,7 +205,60 @@ nango_body_copy(nango_store_t *store, nango_str_t body,
         (void) unlinkat(store->bodies, to, 0);
     }
 
+    if (rc == 0 && held != NULL) {
+        *held = lock;
+
+    } else if (lock != -1) {
+        (void) close(lock);
+    }
+
     return nango_store_error(store, err, rc, what, "bodies");
+}
+
+
+/* A descriptor of the same open file, which has the lock.  0 or errno. */
+
+static int
+nango_body_hold(int fd, int *held)
+{
+    int  rc;
+
+    *held = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+
+    if (*held == -1) {
+        return errno;
+    }
+
+    if (flock(*held, LOCK_SH|LOCK_NB) == 0) {
+        return 0;
+    }
+
+    rc = errno;
+
+    (void) close(*held);
+    *held = -1;
+
+    return rc;
+}
+
+
+/* One that cannot be looked at may be. */
+
+static int
+nango_body_held(int dir, const char *name)
+{
+    int  fd, rc;
+
+    fd = openat(dir, name, O_RDONLY|O_NOFOLLOW|O_NONBLOCK|O_CLOEXEC);
+    if (fd == -1) {
+        return 1;
+    }
+
+    rc = flock(fd, LOCK_EX|LOCK_NB);
+
+    (void) close(fd);
+
+    return rc != 0;
 }
 
 
@@ -346,7 +430,8 @@ nango_body_candidates(nango_store_t *store, nango_body_sweep_t *sweep,
         if (nango_unhex(raw, sizeof(raw),
                         nango_str(de->d_name, strlen(de->d_name)))
             != 0
-            || !nango_body_old(store->bodies, de->d_name, now_ms))
+            || !nango_body_old(store->bodies, de->d_name, now_ms)
+            || nango_body_held(store->bodies, de->d_name))
         {
             continue;
         }

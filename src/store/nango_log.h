@@ -135,21 +135,24 @@ int nango_log_scan(nango_store_t *store, uint64_t from,
  * nango_body_adopt() makes a file that nginx has received (somewhere on the
  * store's file system) a durable body: fsync, rename, fsync of the directory.
  * nango_body_copy() makes one of what belongs to somebody else and may be
- * anywhere.  Both wait for the disk.  nango_body_remove() is for a body whose
- * record did not come to be.  0, or the rc with *err.
+ * anywhere.  Both wait for the disk.  *held is a descriptor that the caller
+ * closes once the body's record is committed, or will not be: until then no
+ * sweep removes it, however old the file is by whatever clock.  held may be
+ * NULL.  nango_body_remove() is for a body whose record did not come to be.
+ * 0, or the rc with *err, and *held is -1.
  */
 size_t nango_body_path_len(const nango_store_t *store);
 void nango_body_path(const nango_store_t *store, nango_str_t name, char *path);
 nango_rc_e nango_body_adopt(nango_store_t *store, int fd, const char *from,
-    unsigned char name[NANGO_BODY_NAME_LEN], nango_error_t *err);
+    unsigned char name[NANGO_BODY_NAME_LEN], int *held, nango_error_t *err);
 nango_rc_e nango_body_copy(nango_store_t *store, nango_str_t body,
-    unsigned char name[NANGO_BODY_NAME_LEN], nango_error_t *err);
+    unsigned char name[NANGO_BODY_NAME_LEN], int *held, nango_error_t *err);
 void nango_body_remove(nango_store_t *store, nango_str_t name);
 
 /*
- * Removes body files that no record names, and what a killed worker left in
- * PATH/temp, once they are older than an hour: at most max of them in one
- * call; for the leader.  Returns how many, -1 on error.
+ * Removes body files that no record names and nobody holds, and what a killed
+ * worker left in PATH/temp, once they are older than an hour: at most max of
+ * them in one call; for the leader.  Returns how many, -1 on error.
  * Reads the directory, and the log only if there are files of that age that
  * the fold has not marked.  Removes nothing while the log holds a record that
  * this code cannot read.

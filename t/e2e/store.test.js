@@ -591,3 +591,35 @@ test('what a kill leaves of bodies is swept, and nothing else', {},
     assert.deepStrictEqual(answer.json, { ack: true, sequence: 3 });
     assertCalm(nginx);
 });
+
+
+/* Its file is as old then as what a kill leaves. */
+
+test('a body whose commit a clock leaps over is acknowledged whole', {},
+     async (t) =>
+{
+    const nginx = await prepared(t);
+    const clock = await startOnClock(t, nginx);
+
+    await until('a leader', () => nginx.leader());
+
+    const release = await hold(t, nginx);
+    const [sent] = sendMany(nginx, 'large', 1);
+
+    await until('the body', () => files(nginx, 'bodies').length === 1);
+    clock.forward(2 * HOUR);
+    await sleep(1500);
+    await release();
+
+    const { status } = await sent.answer;
+
+    if (status === 200) {
+        assert.strictEqual(files(nginx, 'bodies').length, 1);
+        assert.deepStrictEqual(await connections(nginx, '42'), ['large-0']);
+
+    } else {
+        assert.strictEqual(status, 503);
+    }
+
+    assertCalm(nginx);
+});

@@ -57,7 +57,7 @@ adopt(nango_store_t *store, const char *text,
     unsigned char  raw[NANGO_BODY_NAME_LEN];
 
     received(from, text, &fd);
-    assert_ok(nango_body_adopt(store, fd, from, raw, &failure));
+    assert_ok(nango_body_adopt(store, fd, from, raw, NULL, &failure));
     close(fd);
 
     assert_int_equal(access(from, F_OK), -1);
@@ -146,12 +146,12 @@ a_file_that_is_gone_is_an_error(void **state)
 
     received(from, "x", &fd);
     assert_int_equal(unlink(from), 0);
-    assert_int_equal(nango_body_adopt(store, fd, from, name, &failure),
+    assert_int_equal(nango_body_adopt(store, fd, from, name, NULL, &failure),
                      NANGO_EIO);
     assert_non_null(strstr(failure.text, "rename()"));
     close(fd);
 
-    assert_int_equal(nango_body_adopt(store, fd, from, name, &failure),
+    assert_int_equal(nango_body_adopt(store, fd, from, name, NULL, &failure),
                      NANGO_EIO);
     assert_non_null(strstr(failure.text, "fsync()"));
 
@@ -169,7 +169,7 @@ what_belongs_to_others_is_copied(void **state)
 
     store = store_open();
 
-    assert_ok(nango_body_copy(store, S("a body"), raw, &failure));
+    assert_ok(nango_body_copy(store, S("a body"), raw, NULL, &failure));
 
     memcpy(name, raw, sizeof(raw));
     name[sizeof(raw)] = '\0';
@@ -187,7 +187,7 @@ what_belongs_to_others_is_copied(void **state)
     fclose(file);
     free(path);
 
-    assert_ok(nango_body_copy(store, S(""), raw, &failure));
+    assert_ok(nango_body_copy(store, S(""), raw, NULL, &failure));
 
     nango_store_close(store);
 }
@@ -214,7 +214,7 @@ a_copy_that_fails_leaves_nothing(void **state)
     limit.rlim_cur = 3;
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
 
-    rc = nango_body_copy(store, S("a body"), raw, &failure);
+    rc = nango_body_copy(store, S("a body"), raw, NULL, &failure);
 
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
     assert_int_equal(rc, NANGO_EFULL);
@@ -297,6 +297,43 @@ the_sweep_removes_what_no_record_names(void **state)
                                       &failure),
                      0);
     assert_int_equal(body_mode(store, named), 0400);
+
+    nango_store_close(store);
+}
+
+
+static void
+the_sweep_leaves_what_is_held(void **state)
+{
+    int             i, fd, held[2];
+    char            from[PATH_MAX], name[2][NANGO_BODY_NAME_LEN + 1];
+    nango_store_t  *store;
+
+    store = store_open();
+
+    memset(name, 0, sizeof(name));
+
+    received(from, "received", &fd);
+    assert_ok(nango_body_adopt(store, fd, from, (unsigned char *) name[0],
+                               &held[0], &failure));
+    close(fd);
+
+    assert_ok(nango_body_copy(store, S("copied"), (unsigned char *) name[1],
+                              &held[1], &failure));
+
+    for (i = 0; i < 2; i++) {
+        assert_int_equal(nango_body_sweep(store, now_ms() + 2 * HOUR, 10,
+                                          &failure),
+                         0);
+        assert_int_equal(body_mode(store, name[i]), 0600);
+
+        close(held[i]);
+
+        assert_int_equal(nango_body_sweep(store, now_ms() + 2 * HOUR, 10,
+                                          &failure),
+                         1);
+        assert_int_equal(body_mode(store, name[i]), 0);
+    }
 
     nango_store_close(store);
 }
@@ -541,6 +578,7 @@ main(void)
         store_unit(a_copy_that_fails_leaves_nothing),
         store_unit(names_from_outside_stay_inside),
         store_unit(the_sweep_removes_what_no_record_names),
+        store_unit(the_sweep_leaves_what_is_held),
         store_unit(the_sweep_leaves_some_for_the_next),
         store_unit(the_sweep_leaves_what_is_no_body),
         store_unit(the_sweep_removes_nothing_while_it_cannot_know),

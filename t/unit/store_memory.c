@@ -788,7 +788,8 @@ bodies_once(void *data)
     struct stat    sb;
     unsigned char  copied[NANGO_BODY_NAME_LEN], adopted[NANGO_BODY_NAME_LEN];
 
-    good = said(nango_body_copy(world.store, S("copied"), copied, &failure));
+    good = said(nango_body_copy(world.store, S("copied"), copied, NULL,
+                                &failure));
 
     if (good) {
         nango_body_path(world.store, nango_str(copied, sizeof(copied)), path);
@@ -805,7 +806,8 @@ bodies_once(void *data)
         return 0;
     }
 
-    kept = said(nango_body_adopt(world.store, fd, from, adopted, &failure));
+    kept = said(nango_body_adopt(world.store, fd, from, adopted, NULL,
+                                 &failure));
 
     if (kept) {
         nango_body_path(world.store, nango_str(adopted, sizeof(adopted)),
@@ -868,7 +870,7 @@ orphans_before(void *data)
     unsigned char    raw[NANGO_BODY_NAME_LEN + 1];
 
     for (i = 0; i < 70; i++) {
-        assert_ok(nango_body_copy(world.store, S("body"), raw, &failure));
+        assert_ok(nango_body_copy(world.store, S("body"), raw, NULL, &failure));
         raw[NANGO_BODY_NAME_LEN] = '\0';
 
         if (i == 0) {
@@ -908,13 +910,17 @@ swept(void *data, int good)
                          (uint64_t) time(NULL) * 1000 + 2 * HOUR, 1024,
                          &failure);
 
-    /* Each is removed once, and never one that a record names. */
-
-    assert_int_equal(n, good ? 0 : 69);
+    /*
+     * Each is removed once, and never one that a record names; one that could
+     * not be looked at is left for the next time.
+     */
 
     if (good) {
-        assert_int_equal(world.found, 69);
+        assert_in_range(world.found, 68, 69);
+        n += world.found;
     }
+
+    assert_int_equal(n, 69);
 }
 
 

@@ -570,8 +570,8 @@ body_files_go_with_their_events(void **state)
     memset(name, 0, sizeof(name));
     memset(&e, 0, sizeof(e));
 
-    assert_ok(nango_body_copy(store, S("one"), name[0], &failure));
-    assert_ok(nango_body_copy(store, S("two"), name[1], &failure));
+    assert_ok(nango_body_copy(store, S("one"), name[0], NULL, &failure));
+    assert_ok(nango_body_copy(store, S("two"), name[1], NULL, &failure));
 
     e.type = NANGO_TYPE_SYNC;
     e.body_file = (char *) name[0];
@@ -610,7 +610,7 @@ body_files_are_left_to_the_sweep_before_they_are_orphans(void **state)
     memset(name, 0, sizeof(name));
     memset(&e, 0, sizeof(e));
 
-    assert_ok(nango_body_copy(store, S("one"), name, &failure));
+    assert_ok(nango_body_copy(store, S("one"), name, NULL, &failure));
 
     e.type = NANGO_TYPE_SYNC;
     e.body_file = (char *) name;
