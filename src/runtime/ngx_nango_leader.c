@@ -62,6 +62,9 @@
 /* Looks sooner when such a part of the log's size has come. */
 #define NGX_NANGO_PRUNE_PART    64
 
+/* s: a deletion is remembered for longer than Nango's answers take. */
+#define NGX_NANGO_DELETIONS     3600
+
 /* us: so long others may lead instead. */
 #define NGX_NANGO_YIELD         (1000 * 1000)
 
@@ -588,7 +591,8 @@ ngx_nango_leader_fold(ngx_nango_leader_t *l, nango_folded_t *folded)
     ngx_memzero(&options, sizeof(nango_fold_options_t));
 
     options.now_ms = ngx_nango_now();
-    options.retain_ms = (uint64_t) l->retain * 1000;
+    options.retain_ms = (uint64_t) ngx_max(l->retain, NGX_NANGO_DELETIONS)
+                        * 1000;
 
     ngx_nango_courier_settlements(&options);
 

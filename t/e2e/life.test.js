@@ -20,12 +20,12 @@ const ME = { 'X-User': '42' };
 const JSON_OF_ME = { ...ME, 'Content-Type': 'application/json' };
 
 /* Of a log of some size somebody is owed all: else it would be pruned. */
-function settings(api, size) {
+function settings(api, store) {
     return {
         http: `
-    nango_store @STORE@ ${size ? `size=${size}` : ''};
+    nango_store @STORE@ ${store || ''};
     nango_environment prod {
-        ${size ? 'deliver away http://127.0.0.1:1/;' : ''}
+        ${/size/.test(store) ? 'deliver away http://127.0.0.1:1/;' : ''}
         api                 ${api};
         api_public          https://nango.example.com;
         connect_ui          https://connect.nango.dev;
@@ -70,9 +70,9 @@ function event(operation, connection, tags, padding) {
 
 
 /* An nginx with connection c-1 of user 42, which Nango has as well. */
-async function running(t) {
+async function running(t, store) {
     const nango = await sim.start(t);
-    const nginx = await create(t, settings(nango.url));
+    const nginx = await create(t, settings(nango.url, store));
 
     await nginx.start();
     await until('two workers', () => nginx.workers().length >= 2);
@@ -355,6 +355,27 @@ test('nor does one of what is deleted a second time', async (t) => {
 });
 
 
+/* Events may be kept for a very short time, deletions not. */
+
+test('nor does one of what was deleted longer ago than is kept', async (t) => {
+    const { nango, nginx } = await running(t, 'retain=1s');
+
+    await late(nango, 'GET', 4000);
+
+    const checked = check(nginx);
+
+    await until('Nango to be asked', async () =>
+        (await nango.control('GET', 'requests?method=GET')).count);
+    await webhook(nginx, event('deletion', 'c-1', {}));
+    await sleep(2000);
+    await webhook(nginx, event('creation', 'c-2', { end_user_id: '43' }));
+
+    assert.strictEqual((await checked).status, 404);
+    assert.deepStrictEqual(await list(nginx), []);
+    quiet(nginx);
+});
+
+
 test('what was confirmed while Nango was asked is newer', async (t) => {
     const { nango, nginx } = await running(t);
 
@@ -527,7 +548,7 @@ test('a store that is full: nothing is recorded, and asking again goes on',
 
     const old = nginx.workers();
 
-    nginx.configure(settings(nango.url, '16m'));
+    nginx.configure(settings(nango.url, 'size=16m'));
     nginx.kill(nginx.master, 'SIGHUP');
 
     await until('new workers', () => !old.some((pid) => nginx.alive(pid)));
@@ -568,7 +589,7 @@ test('a store that is full: nothing is recorded, and asking again goes on',
         .connections.length, 0);
     assert.strictEqual((await list(nginx)).length, 1);
 
-    nginx.configure(settings(nango.url, '64m'));
+    nginx.configure(settings(nango.url, 'size=64m'));
     nginx.kill(nginx.master, 'SIGHUP');
 
     await until('room', async () => (await remove(nginx)).status === 200);
