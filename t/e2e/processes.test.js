@@ -35,6 +35,7 @@ const SECRETS = { NANGO_TEST_API: API_KEY, NANGO_TEST_SIGNING: KEY };
 const SERVER = `
     location = /webhook { nango_webhook; }
     location = /plain   { return 200 "plain\\n"; }
+    location = /worker  { return 200 $pid; }
     location = /session {
         nango_owner         end_user_id $http_x_user;
         nango_session_reuse off;
@@ -428,10 +429,19 @@ test('a worker that is shutting down leads for the new ones', async (t) => {
     const old = nginx.workers();
     const leader = await until('a leader', () => nginx.leader());
 
-    /* Enough for both workers to have one that they wait for. */
+    /* Both workers have one that they wait for. */
 
-    const sessions = Array.from({ length: 24 }, (_, i) => begin(nginx, 'POST',
-        '/session', { 'X-User': `u${i}` }));
+    const clients = new Map();
+
+    while (clients.size < 2) {
+        const client = new Client(nginx.port);
+
+        t.after(() => client.close());
+        clients.set((await client.request('GET', '/worker')).text, client);
+    }
+
+    const sessions = [...clients].map(([pid, client]) => ({ client,
+        answer: client.request('POST', '/session', { 'X-User': pid }) }));
 
     await sleep(300);
     nginx.kill(nginx.master, 'SIGHUP');
