@@ -82,6 +82,7 @@ typedef struct {
     ngx_uint_t               taken;         /* how many were handed over */
     uint64_t                 applied;
     uint64_t                 txnid;         /* of the state: our own last */
+    uint64_t                 generation;    /* of the store, when it began */
     uint64_t                 snapshot;      /* the oldest one looked at */
 } ngx_nango_courier_t;
 
@@ -440,6 +441,10 @@ ngx_nango_courier_begin(nango_store_t *store, nango_error_t *err)
         subscribers[i] = cr->desks[i].subscriber;
     }
 
+    /* Before, so that what is opened in between is another one. */
+
+    cr->generation = nango_store_generation(store);
+
     rc = nango_delivery_register(store, subscribers, cr->n, ngx_nango_now(),
                                  err);
 
@@ -698,6 +703,10 @@ ngx_nango_courier_settlements(nango_fold_options_t *options)
 
     options->settlements = cr->settlements;
     options->nsettlements = 0;
+
+    /* A state that is new does not know the subscribers yet. */
+
+    options->generation = cr->generation;
 
     if (cr->reader == NULL) {
         return;

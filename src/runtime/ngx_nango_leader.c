@@ -596,6 +596,13 @@ ngx_nango_leader_fold(ngx_nango_leader_t *l, nango_folded_t *folded)
 
     ngx_nango_courier_settlements(&options);
 
+    if (l->left) {
+
+        /* It delivers nothing any more, and others may wait for the fold. */
+
+        options.generation = 0;
+    }
+
     rc = nango_fold(l->store, &options, folded, &err);
 
     if (rc != NANGO_OK) {
@@ -606,6 +613,11 @@ ngx_nango_leader_fold(ngx_nango_leader_t *l, nango_folded_t *folded)
         }
 
         return rc;
+    }
+
+    if (folded->reopened) {
+        ngx_nango_courier_end();
+        return NANGO_OK;
     }
 
     if (ngx_nango_trouble_over(&l->trouble)) {

@@ -166,6 +166,13 @@ nango_fold(nango_store_t *store, const nango_fold_options_t *options,
         return rc;
     }
 
+    if (options->generation && options->generation != store->generation) {
+        nango_store_leave(store);
+        free(f);
+        folded->reopened = 1;
+        return NANGO_OK;
+    }
+
     nango_guard_begin(&guard);
 
     if (sigsetjmp(guard.jump, 0) == 0) {

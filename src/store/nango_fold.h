@@ -33,6 +33,9 @@ typedef struct {
     size_t                max_events;   /* 0: NANGO_FOLD_EVENTS */
     size_t                max_bytes;    /* 0: NANGO_FOLD_BYTES */
 
+    /* 0, or nango_store_generation(): nothing is folded if it is another. */
+    uint64_t              generation;
+
     /* What deliveries came to, applied before the events; see there. */
     nango_settlement_t   *settlements;
     size_t                nsettlements;
@@ -48,6 +51,7 @@ typedef struct {
     int                   more;         /* the log holds more */
     int                   old;          /* there is more to be dropped */
     int                   committed;    /* something was written */
+    int                   reopened;     /* it is another; all else is 0 */
 
     /*
      * The transaction of the log that was looked at.  Whoever looks for news

@@ -1050,6 +1050,11 @@ nango_store_prepare_log(nango_store_t *store, MDB_txn *txn,
         if (look->identified) {
             memcpy(id, look->id, NANGO_STORE_ID_LEN);
 
+        } else if (store->identified) {
+
+            /* Both are gone, and others have them open too. */
+            memcpy(id, store->id, NANGO_STORE_ID_LEN);
+
         } else if (getrandom(id, NANGO_STORE_ID_LEN, 0)
                    != NANGO_STORE_ID_LEN)
         {
@@ -1612,6 +1617,24 @@ uint64_t
 nango_store_size(const nango_store_t *store)
 {
     return store->size;
+}
+
+
+uint64_t
+nango_store_generation(nango_store_t *store)
+{
+    uint64_t       generation;
+    nango_error_t  err;
+
+    if (nango_store_inside(store, &err) != NANGO_OK) {
+        return 0;
+    }
+
+    generation = store->generation;
+
+    nango_store_leave(store);
+
+    return generation;
 }
 
 

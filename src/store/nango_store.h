@@ -131,6 +131,12 @@ const char *nango_store_path(const nango_store_t *store);
 uint64_t nango_store_size(const nango_store_t *store);
 
 /*
+ * Goes up whenever the store is opened again: what was known of its files may
+ * be of others.  0 while it is closed.  Waits for who recovers it.
+ */
+uint64_t nango_store_generation(nango_store_t *store);
+
+/*
  * LMDB's number of the last transaction: changes with each commit of any
  * process.  Reads two words of shared memory: for event loops that look
  * whether something happened.  0 while the store is being recovered.

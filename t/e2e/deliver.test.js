@@ -215,6 +215,35 @@ test('a backend that was away gets everything', async (t) => {
 });
 
 
+/* All subscribers are new to a state that is. */
+
+test('a state that is lost while nginx runs loses no delivery', async (t) => {
+    const backend = await Backend.create(t);
+    const nginx = await create(t, config(`deliver app ${backend.url};`));
+    const state = path.join(nginx.store, 'state');
+    let sent = 0;
+
+    await nginx.start();
+    await backend.down();
+
+    for (let i = 0; i < 3; i++) {
+        for (let k = 0; k < 20; k++) {
+            await post(nginx, sync(`c-${k % 3}`));
+            sent++;
+        }
+
+        fs.rmSync(state, { recursive: true });
+
+        await until('another state', () =>
+            fs.existsSync(path.join(state, 'data.mdb')));
+    }
+
+    await backend.up();
+    await until('all', () => new Set(backend.accepted).size === sent, 60000);
+    assert.ok(await nginx.stop());
+});
+
+
 /* It has a row meanwhile, which is not to be taken for one that waits. */
 
 test('a delivery that takes its time is made once', async (t) => {

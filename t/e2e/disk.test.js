@@ -822,6 +822,10 @@ async function vanishing({ nginx, read, saved }) {
     const cases = {
         'the log is removed': [() => away('log')],
         'the state is removed': [() => away('state')],
+        'the log and the state are removed': [() => {
+            away('log');
+            away('state');
+        }],
         'the bodies are removed': [() => away('bodies')],
         'the log is replaced': [() => {
             away('log');

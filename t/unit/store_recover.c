@@ -414,6 +414,86 @@ readers_have_their_places_after_recovering(void **state)
 
 
 static void
+removed(nango_store_t *store, const char *what)
+{
+    char  path[256];
+
+    (void) snprintf(path, sizeof(path), "%s/%s/data.mdb",
+                    nango_store_path(store), what);
+    assert_int_equal(unlink(path), 0);
+
+    (void) snprintf(path, sizeof(path), "%s/%s/lock.mdb",
+                    nango_store_path(store), what);
+    assert_int_equal(unlink(path), 0);
+}
+
+
+/* Others have it open too, and know what store it was. */
+
+static void
+what_is_made_anew_is_the_same_store(void **state)
+{
+    event_t         e;
+    nango_store_t  *store;
+    unsigned char   id[NANGO_STORE_ID_LEN];
+
+    e = webhook(1);
+    store = store_open();
+    memcpy(id, nango_store_id(store), NANGO_STORE_ID_LEN);
+    assert_sequence(append(store, &e), 1);
+
+    removed(store, "log");
+    removed(store, "state");
+
+    assert_int_equal(nango_store_look_after(store, &failure), NANGO_EBROKEN);
+    assert_ok(nango_store_recover(store, &failure));
+    assert_memory_equal(nango_store_id(store), id, NANGO_STORE_ID_LEN);
+
+    e = webhook(2);
+    assert_sequence(append(store, &e), 2);
+
+    nango_store_close(store);
+}
+
+
+/* A state that is new has to be told of its subscribers first. */
+
+static void
+nothing_is_folded_into_another_state(void **state)
+{
+    event_t               e;
+    nango_store_t        *store;
+    nango_folded_t        folded;
+    nango_fold_options_t  options;
+
+    e = webhook(1);
+    store = store_open();
+    append(store, &e);
+
+    memset(&options, 0, sizeof(options));
+    options.now_ms = T0;
+    options.retain_ms = HOUR;
+    options.generation = nango_store_generation(store);
+
+    removed(store, "state");
+    assert_int_equal(nango_store_look_after(store, &failure), NANGO_EBROKEN);
+    assert_ok(nango_store_recover(store, &failure));
+
+    assert_ok(nango_fold(store, &options, &folded, &failure));
+    assert_int_equal(folded.reopened, 1);
+    assert_sequence(folded.events, 0);
+    assert_sequence(counts(store).events, 0);
+
+    options.generation = nango_store_generation(store);
+    assert_ok(nango_fold(store, &options, &folded, &failure));
+    assert_int_equal(folded.reopened, 0);
+    assert_sequence(folded.events, 1);
+
+    nango_store_close(store);
+}
+
+
+static void
 threads_do_not_open_a_store_twice(void **state)
 {
     int        i, opened[3];
@@ -444,6 +524,8 @@ main(void)
         store_unit(a_store_is_recovered_while_it_is_used),
         store_unit(recovering_waits_and_nobody_waits_for_it),
         store_unit(readers_have_their_places_after_recovering),
+        store_unit(what_is_made_anew_is_the_same_store),
+        store_unit(nothing_is_folded_into_another_state),
         store_unit(threads_do_not_open_a_store_twice)
     };
 
