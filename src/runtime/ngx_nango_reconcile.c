@@ -47,6 +47,9 @@
 #define NGX_NANGO_RECONCILE_WAIT     10
 #define NGX_NANGO_RECONCILE_RETRY    (30 * 1000)
 
+/* Of the last run, and not because a clock was set back. */
+#define NGX_NANGO_RECONCILE_AHEAD    1000
+
 /* A worker that has just started has more urgent things to ask Nango. */
 #define NGX_NANGO_RECONCILE_START    3000
 
@@ -412,7 +415,8 @@ ngx_nango_reconcile_due(ngx_nango_reconcile_t *rec)
 
     /* A clock that was set back does not stop it. */
 
-    return last && (*last + env->reconcile <= now || *last > now + 3600000);
+    return last && (*last + env->reconcile <= now
+                    || *last > now + NGX_NANGO_RECONCILE_AHEAD);
 }
 
 

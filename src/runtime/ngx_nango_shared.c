@@ -902,7 +902,8 @@ ngx_uint_t
 ngx_nango_fold_wanted(void)
 {
     return ngx_nango_shared
-           && ngx_nango_shared_get(wanted) > ngx_nango_now();
+           && ngx_nango_ahead(ngx_nango_shared_get(wanted), ngx_nango_now(),
+                              1000);
 }
 
 
@@ -919,7 +920,8 @@ ngx_uint_t
 ngx_nango_fold_watched(void)
 {
     return ngx_nango_shared
-           && ngx_nango_shared_get(watched) > ngx_nango_now();
+           && ngx_nango_ahead(ngx_nango_shared_get(watched), ngx_nango_now(),
+                              1000);
 }
 
 

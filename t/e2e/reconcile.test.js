@@ -15,6 +15,7 @@ const sim = require('../sim/helper');
 const { API_KEY } = require('../sim/nango');
 const { bodies, hold } = require('./edge');
 const { hmac, once } = require('./client');
+const { startOnClock, HOUR } = require('./clock');
 const { compile, reader } = require('./model');
 const { create, sleep, until } = require('./nginx');
 
@@ -185,6 +186,17 @@ test('missing, vanished, status, tags: repaired, and signed', async (t) => {
     }
 
     assert.match(nginx.log(), /\[warn\].*differed from Nango/);
+    quiet(nginx);
+});
+
+
+test('a clock that is put back does not stop it', async (t) => {
+    const { nango, nginx } = await running(t, 'reconcile 1s;');
+    const clock = await startOnClock(t, nginx, { wall: true, ahead: HOUR / 2 });
+
+    await compared(nango);
+    clock.forward(-HOUR / 2);
+    await compared(nango);
     quiet(nginx);
 });
 
