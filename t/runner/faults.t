@@ -340,9 +340,17 @@ fails('a worker that crashes', qr/FAULT: .*exited on signal 11/,
       block(<<'END'), "$plain master_on();\n");
 --- init
 my $pid = get_pid_from_pidfile('init');
-my ($worker) = split ' ', qx(ps -o pid= --ppid $pid);
+my $worker;
+for (1 .. 100) {
+    ($worker) = split ' ', qx(ps -o pid= --ppid $pid);
+    last if $worker;
+    select undef, undef, undef, 0.05;
+}
 kill SEGV => $worker;
-sleep 0.3;
+for (1 .. 100) {
+    last if qx(ps -o pid= --ppid $pid) !~ /\b$worker\b/;
+    select undef, undef, undef, 0.05;
+}
 END
 
 fails('a server that hangs', qr/FAULT: .*did not stop/, block(''), <<"END");
