@@ -274,8 +274,37 @@ function pipe(nginx) {
 }
 
 
+const held = new WeakSet();
+
+/* A worker that has just started needs the state's lock to open the store. */
+async function opened(nginx) {
+    const file = path.join(nginx.store, 'state/data.mdb');
+    const open = () => nginx.workers().map((pid) =>
+        fs.readdirSync(`/proc/${pid}/fd`).filter((fd) => {
+            try {
+                return fs.readlinkSync(`/proc/${pid}/fd/${fd}`) === file;
+            } catch (err) {
+                return false;
+            }
+        }).length);
+
+    await until('the store to be open', async () => {
+        const before = open();
+
+        await sleep(200);
+
+        return !before.includes(0) && open().join() === before.join();
+    });
+}
+
+
 /* The writer lock of the log, or of the state, until released. */
 async function hold(t, nginx, name) {
+    if (!held.has(nginx)) {
+        await opened(nginx);
+        held.add(nginx);
+    }
+
     const child = spawn(compile(t, 'hold.c', '-llmdb'),
                         [nginx.store, name || 'log'],
                         { stdio: ['pipe', 'pipe', 'inherit'] });
