@@ -36,11 +36,24 @@ const PATIENCE = Number(process.env.NANGO_PATIENCE || 1);
 const all = new Set();
 
 
-/* "the id's time of start", undefined for what is gone or only a zombie */
+/*
+ * "the id's time of start", undefined for what is gone or only a zombie.  One
+ * whose other threads still wait for the disk has its files and its port.
+ */
 function started(pid) {
     const fields = stat(pid);
 
-    return fields && fields.state !== 'Z' ? fields.start : undefined;
+    return fields && (fields.state !== 'Z' || threads(pid) > 1)
+        ? fields.start : undefined;
+}
+
+
+function threads(pid) {
+    try {
+        return fs.readdirSync(`/proc/${pid}/task`).length;
+    } catch (err) {
+        return 0;
+    }
 }
 
 
