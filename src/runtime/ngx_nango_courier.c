@@ -82,7 +82,7 @@ typedef struct {
     ngx_uint_t               taken;         /* how many were handed over */
     uint64_t                 applied;
     uint64_t                 txnid;         /* of the state: our own last */
-    uint64_t                 generation;    /* of the store, when it began */
+    uint64_t                 generation;    /* that knows the subscribers */
     uint64_t                 snapshot;      /* the oldest one looked at */
 } ngx_nango_courier_t;
 
@@ -412,6 +412,7 @@ ngx_nango_courier_leaving(void)
 nango_rc_e
 ngx_nango_courier_begin(nango_store_t *store, nango_error_t *err)
 {
+    uint64_t              generation;
     nango_rc_e            rc;
     ngx_uint_t            i;
     nango_subscriber_t   *subscribers;
@@ -443,12 +444,18 @@ ngx_nango_courier_begin(nango_store_t *store, nango_error_t *err)
 
     /* Before, so that what is opened in between is another one. */
 
-    cr->generation = nango_store_generation(store);
+    generation = nango_store_generation(store);
 
     rc = nango_delivery_register(store, subscribers, cr->n, ngx_nango_now(),
                                  err);
 
     free(subscribers);
+
+    /* The fold waits for one in which they are known, once there was one. */
+
+    if (rc == NANGO_OK && generation) {
+        cr->generation = generation;
+    }
 
     cr->snapshot = UINT64_MAX;
 

@@ -244,6 +244,41 @@ test('a state that is lost while nginx runs loses no delivery', async (t) => {
 });
 
 
+/* Whoever leads tries to make them known while that cannot be, and after it. */
+
+test('nor does one that cannot be made anew at once', async (t) => {
+    const backend = await Backend.create(t);
+    const nginx = await create(t, config(`deliver app ${backend.url};`));
+    const state = path.join(nginx.store, 'state');
+    let sent = 0;
+
+    /* As Nango does: a worker that has not noticed yet refuses it. */
+    const send = (body) => until('a webhook to be taken', () =>
+        post(nginx, body).then(() => ++sent, () => false), 20000);
+
+    await nginx.start();
+    await backend.down();
+
+    for (let i = 0; i < 6; i++) {
+        for (let k = 0; k < 20; k++) {
+            await send(sync(`c-${k % 3}`));
+        }
+
+        fs.rmSync(state, { recursive: true });
+        fs.writeFileSync(state, 'in the way');
+
+        /* It is missed within a second, and tried for every second then. */
+
+        await sleep(2000 + i * 150);
+        fs.unlinkSync(state);
+    }
+
+    await backend.up();
+    await until('all', () => new Set(backend.accepted).size === sent, 60000);
+    assert.ok(await nginx.stop());
+});
+
+
 /* It has a row meanwhile, which is not to be taken for one that waits. */
 
 test('a delivery that takes its time is made once', async (t) => {
