@@ -177,6 +177,13 @@ async function started(nginx, env) {
 }
 
 
+/* Either worker has said what is wrong; one may come late to its store. */
+async function complained(nginx, before) {
+    await until('both workers to complain', () =>
+        crits(nginx).length - before >= 2, 20000);
+}
+
+
 /* Like chown(1) -R, where the workers are somebody else. */
 function give(file) {
     if (!ROOT) {
@@ -784,6 +791,8 @@ async function refused({ nginx, saved }) {
 
         const workers = await started(nginx);
 
+        await complained(nginx, before);
+
         for (let i = 0; i < 15; i++) {
             await sent(nginx, creation(`x-${i}`, i % 5 ? 0 : LARGE), 503);
             await plain(nginx);
@@ -986,6 +995,8 @@ async function foreign({ nginx, saved }) {
 
         const before = crits(nginx).length;
         const workers = await started(nginx);
+
+        await complained(nginx, before);
 
         for (let i = 0; i < 10; i++) {
             await sent(nginx, creation(`x-${i}`, i % 5 ? 0 : LARGE), 503);

@@ -209,6 +209,9 @@ for (const [cause, { skip, spoil, mend }] of Object.entries(CAUSES)) {
         spoil(nginx.store);
         await nginx.start();
 
+        await until('both workers to complain', () =>
+            nginx.lines('crit').length >= 2);
+
         /* Longer than it takes to try twice. */
 
         for (let i = 0; i < 25; i++) {
