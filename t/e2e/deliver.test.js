@@ -232,7 +232,7 @@ test('a state that is lost while nginx runs loses no delivery', async (t) => {
             sent++;
         }
 
-        fs.rmSync(state, { recursive: true });
+        await nginx.still(() => fs.rmSync(state, { recursive: true }));
 
         await until('another state', () =>
             fs.existsSync(path.join(state, 'data.mdb')));
@@ -264,8 +264,10 @@ test('nor does one that cannot be made anew at once', async (t) => {
             await send(sync(`c-${k % 3}`));
         }
 
-        fs.rmSync(state, { recursive: true });
-        fs.writeFileSync(state, 'in the way');
+        await nginx.still(() => {
+            fs.rmSync(state, { recursive: true });
+            fs.writeFileSync(state, 'in the way');
+        });
 
         /* It is missed within a second, and tried for every second then. */
 

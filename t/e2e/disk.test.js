@@ -804,7 +804,7 @@ async function refused({ nginx, saved }) {
         assert.strictEqual(told.length, 2, told.join('\n'));
         told.forEach((line) => assert.match(line, new RegExp(pattern)));
 
-        mend();
+        await nginx.still(mend);
 
         assert.strictEqual((await resumes(nginx, 'mended')).sequence, 21);
         assertAlive(nginx, workers);
@@ -874,7 +874,7 @@ async function vanishing({ nginx, read, saved }) {
 
         await folded(nginx, read);
         await connections(nginx);
-        change();
+        await nginx.still(change);
 
         for (let i = 0; i < 10; i++) {
             const [stored, list] = await Promise.all([
@@ -889,7 +889,7 @@ async function vanishing({ nginx, read, saved }) {
         }
 
         if (mend) {
-            mend();
+            await nginx.still(mend);
         }
 
         const { sequence } = await resumes(nginx, 'after');

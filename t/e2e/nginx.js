@@ -43,17 +43,24 @@ const all = new Set();
 function started(pid) {
     const fields = stat(pid);
 
-    return fields && (fields.state !== 'Z' || threads(pid) > 1)
+    return fields && (fields.state !== 'Z' || threads(pid).length > 1)
         ? fields.start : undefined;
 }
 
 
 function threads(pid) {
     try {
-        return fs.readdirSync(`/proc/${pid}/task`).length;
+        return fs.readdirSync(`/proc/${pid}/task`);
     } catch (err) {
-        return 0;
+        return [];
     }
+}
+
+
+/* With all its threads; one that waits for the disk stops after that. */
+function standsStill(pid) {
+    return threads(pid).every(
+        (id) => (stat(`${pid}/task/${id}`) || { state: 'T' }).state === 'T');
 }
 
 
@@ -349,12 +356,28 @@ http {
         return true;
     }
 
+    /* change() while no worker moves: none sees half of it. */
+    async still(change) {
+        const workers = this.workers();
+
+        workers.forEach((pid) => this.kill(pid, 'SIGSTOP'));
+
+        try {
+            await until('workers to stand still', () => workers.every(
+                (pid) => !this.alive(pid) || standsStill(pid)));
+
+            change();
+        } finally {
+            workers.forEach((pid) => this.kill(pid, 'SIGCONT'));
+        }
+    }
+
     /* SIGKILL, but first it is stopped: who is forked just then is an orphan. */
     async killMaster(pid) {
         this.kill(pid, 'SIGSTOP');
 
         await until('a master to stand still', () =>
-            !this.alive(pid) || (stat(pid) || {}).state === 'T');
+            !this.alive(pid) || standsStill(pid));
 
         this.note();
         this.kill(pid, 'SIGKILL');
