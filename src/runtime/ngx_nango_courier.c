@@ -87,6 +87,7 @@ typedef struct {
 } ngx_nango_courier_t;
 
 
+static nango_rc_e ngx_nango_courier_no_memory(nango_error_t *err);
 static nango_rc_e ngx_nango_desk_begin(ngx_nango_desk_t *desk,
     nango_error_t *err);
 static void ngx_nango_desk_clear(ngx_nango_desk_t *desk);
@@ -410,7 +411,7 @@ ngx_nango_courier_leaving(void)
 
 
 nango_rc_e
-ngx_nango_courier_begin(nango_store_t *store, nango_error_t *err)
+ngx_nango_courier_register(nango_store_t *store, nango_error_t *err)
 {
     uint64_t              generation;
     nango_rc_e            rc;
@@ -420,22 +421,10 @@ ngx_nango_courier_begin(nango_store_t *store, nango_error_t *err)
 
     cr = &ngx_nango_courier;
 
-    if (cr->n == 0) {
-        return NANGO_OK;
-    }
-
     subscribers = malloc(cr->n * sizeof(nango_subscriber_t));
 
-    if (cr->reader == NULL) {
-        cr->reader = nango_reader_create(store);
-    }
-
-    if (subscribers == NULL || cr->reader == NULL) {
-        free(subscribers);
-        err->code = NANGO_ENOMEM;
-        (void) ngx_cpystrn((u_char *) err->text, (u_char *) "no memory",
-                           sizeof(err->text));
-        return NANGO_ENOMEM;
+    if (subscribers == NULL) {
+        return ngx_nango_courier_no_memory(err);
     }
 
     for (i = 0; i < cr->n; i++) {
@@ -456,6 +445,33 @@ ngx_nango_courier_begin(nango_store_t *store, nango_error_t *err)
     if (rc == NANGO_OK && generation) {
         cr->generation = generation;
     }
+
+    return rc;
+}
+
+
+nango_rc_e
+ngx_nango_courier_begin(nango_store_t *store, nango_error_t *err)
+{
+    nango_rc_e            rc;
+    ngx_uint_t            i;
+    ngx_nango_courier_t  *cr;
+
+    cr = &ngx_nango_courier;
+
+    if (cr->n == 0) {
+        return NANGO_OK;
+    }
+
+    if (cr->reader == NULL) {
+        cr->reader = nango_reader_create(store);
+    }
+
+    if (cr->reader == NULL) {
+        return ngx_nango_courier_no_memory(err);
+    }
+
+    rc = ngx_nango_courier_register(store, err);
 
     cr->snapshot = UINT64_MAX;
 
@@ -519,6 +535,16 @@ ngx_nango_courier_begun(void)
 
 
 static nango_rc_e
+ngx_nango_courier_no_memory(nango_error_t *err)
+{
+    err->code = NANGO_ENOMEM;
+    (void) ngx_cpystrn((u_char *) err->text, (u_char *) "no memory",
+                       sizeof(err->text));
+    return NANGO_ENOMEM;
+}
+
+
+static nango_rc_e
 ngx_nango_desk_begin(ngx_nango_desk_t *desk, nango_error_t *err)
 {
     ngx_str_t             name, environment;
@@ -536,10 +562,7 @@ ngx_nango_desk_begin(ngx_nango_desk_t *desk, nango_error_t *err)
     m = calloc(1, sizeof(ngx_nango_message_t));
 
     if (m == NULL) {
-        err->code = NANGO_ENOMEM;
-        (void) ngx_cpystrn((u_char *) err->text, (u_char *) "no memory",
-                           sizeof(err->text));
-        return NANGO_ENOMEM;
+        return ngx_nango_courier_no_memory(err);
     }
 
     ngx_nango_desk_clear(desk);
@@ -1047,10 +1070,7 @@ ngx_nango_desk_refresh(ngx_nango_desk_t *desk, nango_error_t *err)
     if (parked != desk->parked
         && ngx_nango_desk_park(desk, parked) != NGX_OK)
     {
-        err->code = NANGO_ENOMEM;
-        (void) ngx_cpystrn((u_char *) err->text, (u_char *) "no memory",
-                           sizeof(err->text));
-        return NANGO_ENOMEM;
+        return ngx_nango_courier_no_memory(err);
     }
 
     return NANGO_OK;

@@ -81,6 +81,13 @@ void ngx_nango_courier_leave(void);
 /* On the leader's thread. */
 
 /*
+ * Makes the subscribers known to the store that is open now, so that it can be
+ * folded into; without beginning, for who only folds.  Errors as nango_fold().
+ */
+nango_rc_e ngx_nango_courier_register(nango_store_t *store,
+    nango_error_t *err);
+
+/*
  * Leads from now on, or no longer; the courier ends by itself where it has to
  * begin anew.  NANGO_EWRECKED: as nango_fold() has it.
  */

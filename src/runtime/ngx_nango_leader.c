@@ -117,6 +117,8 @@ static nango_rc_e ngx_nango_leader_fold(ngx_nango_leader_t *l,
     nango_folded_t *folded);
 static nango_rc_e ngx_nango_leader_housekeeping(ngx_nango_leader_t *l);
 static nango_rc_e ngx_nango_leader_prune(ngx_nango_leader_t *l, int *ms);
+static nango_rc_e ngx_nango_leader_failed(ngx_nango_leader_t *l,
+    nango_rc_e rc, nango_error_t *err);
 static void ngx_nango_leader_error(ngx_nango_leader_t *l, nango_error_t *err);
 
 
@@ -443,11 +445,11 @@ ngx_nango_leader_deliver(ngx_nango_leader_t *l, int *ms)
     }
 
     if (rc != NANGO_OK) {
-        ngx_nango_leader_error(l, &err);
         ngx_nango_courier_end();
+        return ngx_nango_leader_failed(l, rc, &err);
     }
 
-    return rc;
+    return NANGO_OK;
 }
 
 
@@ -596,23 +598,17 @@ ngx_nango_leader_fold(ngx_nango_leader_t *l, nango_folded_t *folded)
 
     ngx_nango_courier_settlements(&options);
 
-    if (l->left) {
-
-        /* It delivers nothing any more, and others may wait for the fold. */
-
-        options.generation = 0;
-    }
-
     rc = nango_fold(l->store, &options, folded, &err);
 
+    if (rc == NANGO_OK && folded->reopened && l->left) {
+
+        /* It delivers nothing any more, and others wait for the fold. */
+
+        rc = ngx_nango_courier_register(l->store, &err);
+    }
+
     if (rc != NANGO_OK) {
-        ngx_nango_leader_error(l, &err);
-
-        if (rc != NANGO_EWRECKED && nango_store_needs_recovery(l->store)) {
-            (void) nango_store_recover(l->store, &err);
-        }
-
-        return rc;
+        return ngx_nango_leader_failed(l, rc, &err);
     }
 
     if (folded->reopened) {
@@ -714,13 +710,7 @@ ngx_nango_leader_prune(ngx_nango_leader_t *l, int *ms)
         if (rc != NANGO_OK) {
             l->prune = ngx_nango_ticks() + NGX_NANGO_PRUNE_IDLE;
 
-            ngx_nango_leader_error(l, &err);
-
-            if (rc != NANGO_EWRECKED && nango_store_needs_recovery(l->store)) {
-                (void) nango_store_recover(l->store, &err);
-            }
-
-            return rc;
+            return ngx_nango_leader_failed(l, rc, &err);
         }
 
         if (pruned.early && !l->early) {
@@ -758,6 +748,22 @@ ngx_nango_leader_prune(ngx_nango_leader_t *l, int *ms)
     }
 
     return NANGO_OK;
+}
+
+
+/* What has to be opened again is opened again; returns rc. */
+
+static nango_rc_e
+ngx_nango_leader_failed(ngx_nango_leader_t *l, nango_rc_e rc,
+    nango_error_t *err)
+{
+    ngx_nango_leader_error(l, err);
+
+    if (rc != NANGO_EWRECKED && nango_store_needs_recovery(l->store)) {
+        (void) nango_store_recover(l->store, err);
+    }
+
+    return rc;
 }
 
 

@@ -94,6 +94,7 @@ static nango_rc_e nango_fold_log(nango_fold_t *f,
 static int nango_fold_settle(nango_fold_t *f,
     const nango_fold_options_t *options, uint64_t applied, int *settled);
 static int nango_fold_first(nango_fold_t *f, MDB_cursor *cursor);
+static int nango_fold_floor(nango_fold_t *f, nango_folded_t *folded);
 static int nango_fold_recount(nango_fold_t *f, MDB_cursor *cursor,
     uint64_t applied);
 static int nango_fold_stored(nango_fold_t *f, nango_str_t environment);
@@ -247,14 +248,16 @@ nango_fold_batch(nango_fold_t *f, const nango_fold_options_t *options,
             rc = nango_fold_drop_history(f, &dropped);
         }
 
-        if (rc == 0 && (folded->events || dropped)) {
+        if (rc == 0 && (folded->events || folded->gap || dropped)) {
             rc = nango_fold_end(f, folded->applied);
         }
 
         code = nango_store_error(store, err, rc, "mdb_put()", "state");
     }
 
-    if (code != NANGO_OK || (folded->events == 0 && !dropped && !settled)) {
+    if (code != NANGO_OK
+        || (folded->events == 0 && folded->gap == 0 && !dropped && !settled))
+    {
         mdb_txn_abort(f->txn);
         return code;
     }
@@ -378,16 +381,20 @@ nango_fold_log(nango_fold_t *f, const nango_fold_options_t *options,
         rc = mdb_cursor_get(cursor, &key, &val, MDB_NEXT);
     }
 
+    if (rc == MDB_NOTFOUND) {
+        rc = nango_fold_floor(f, folded);
+    }
+
     mdb_cursor_close(cursor);
 
-    if (code == NANGO_OK && (rc == 0 || rc == MDB_NOTFOUND)) {
+    if (code == NANGO_OK && rc == 0) {
         code = nango_store_error(store, err, nango_fold_stored_end(f),
                                  "mdb_put()", "state");
     }
 
     mdb_txn_abort(txn);
 
-    if (rc != 0 && rc != MDB_NOTFOUND) {
+    if (rc != 0) {
         return nango_store_error(store, err, rc, "mdb_cursor_get()", "log");
     }
 
@@ -416,6 +423,35 @@ nango_fold_first(nango_fold_t *f, MDB_cursor *cursor)
     }
 
     return (rc == MDB_NOTFOUND) ? 0 : rc;
+}
+
+
+/*
+ * A log that was made anew has lost what it had up to its floor.  A state that
+ * waited for that would be behind until another event comes, and whoever
+ * repairs a connection waits for one that is not.
+ */
+
+static int
+nango_fold_floor(nango_fold_t *f, nango_folded_t *folded)
+{
+    int       rc;
+    uint64_t  floor;
+
+    rc = nango_meta_u64(f->log, f->store->log_meta, "floor", &floor);
+
+    if (rc != 0 || floor <= folded->applied) {
+        return rc;
+    }
+
+    if (folded->events == 0) {
+        folded->from = floor + 1;
+    }
+
+    folded->gap += floor - folded->applied;
+    folded->applied = floor;
+
+    return 0;
 }
 
 

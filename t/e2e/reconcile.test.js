@@ -190,6 +190,31 @@ test('missing, vanished, status, tags: repaired, and signed', async (t) => {
 });
 
 
+/* Of the events that it had none comes again. */
+
+test('a store that is lost while nginx runs comes back', async (t) => {
+    const { nango, nginx, start } = await running(t);
+    const all = async () => {
+        const { status, json } = await once(nginx.port, 'GET', '/connections',
+                                            { 'X-User': '42' });
+
+        return status === 200 && json.connections.length === 2;
+    };
+
+    await put(nango, ['c-1', '42'], ['c-2', '42']);
+    await start();
+    await until('both', all, 20000);
+    await compared(nango);
+
+    await nginx.still(() => ['log', 'state'].forEach((name) =>
+        fs.rmSync(`${nginx.store}/${name}`, { recursive: true })));
+
+    await until('both to be gone', async () => !await all(), 20000);
+    await until('both again', all, 40000);
+    assert.match(nginx.log(), /\[error\].* are missing from the log/);
+});
+
+
 test('a clock that is put back does not stop it', async (t) => {
     const { nango, nginx } = await running(t, 'reconcile 1s;');
     const clock = await startOnClock(t, nginx, { wall: true, ahead: HOUR / 2 });

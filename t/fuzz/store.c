@@ -82,6 +82,7 @@ typedef struct {
 typedef struct {
     uint64_t              clock;
     uint64_t              last;
+    uint64_t              floor;
     event_t               events[EVENTS];
     size_t                n;
 
@@ -848,6 +849,13 @@ op_fold(nango_str_t *in, unsigned high)
         model_apply(&m.events[i]);
     }
 
+    if (i == m.n && m.floor > m.applied) {
+        check(n != 0 || folded.from == m.floor + 1);
+
+        m.counts.gaps += m.floor - m.applied;
+        m.applied = m.floor;
+    }
+
     check(folded.events == n);
     check(folded.applied == m.applied);
     check(folded.more == (i < m.n));
@@ -1309,6 +1317,7 @@ op_reopen(nango_str_t *in)
         directory_remove(path);
 
         m.last = m.applied;
+        m.floor = m.applied;
         m.n = 0;
     }
 

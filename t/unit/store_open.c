@@ -356,6 +356,85 @@ an_older_log_goes_on_above_the_state(void **state)
 
 
 static void
+a_log_made_anew_has_lost_what_is_below_its_floor(void **state)
+{
+    int                    i;
+    event_t                e;
+    nango_store_t         *store;
+    nango_folded_t         folded;
+    nango_reader_t        *reader;
+    nango_fold_options_t   options;
+
+    store = store_open();
+
+    for (i = 0; i < 3; i++) {
+        e = creation("one");
+        append(store, &e);
+    }
+
+    nango_store_close(store);
+
+    meta_set("log", "floor", "\x09\0\0\0\0\0\0\0", 8);
+
+    store = store_open();
+
+    /* after what it has, and only when all of that is applied */
+
+    memset(&options, 0, sizeof(options));
+    options.now_ms = T0;
+    options.max_events = 2;
+
+    assert_ok(nango_fold(store, &options, &folded, &failure));
+    assert_sequence(folded.applied, 2);
+    assert_sequence(folded.gap, 0);
+
+    assert_ok(nango_fold(store, &options, &folded, &failure));
+    assert_sequence(folded.from, 3);
+    assert_sequence(folded.events, 1);
+    assert_sequence(folded.applied, 9);
+    assert_sequence(folded.gap, 6);
+    assert_int_equal(folded.more, 0);
+
+    reader = snapshot(store);
+    assert_sequence(nango_reader_applied(reader), nango_reader_last(reader));
+    snapshot_end(reader);
+
+    assert_ok(nango_fold(store, &options, &folded, &failure));
+    assert_sequence(folded.gap, 0);
+    assert_int_equal(folded.committed, 0);
+
+    e = creation("two");
+    assert_sequence(append(store, &e), 10);
+    assert_sequence(fold(store).gap, 0);
+    nango_store_close(store);
+
+    /* nothing at all */
+
+    remove_below("log");
+    remove_below("state");
+    store = store_open();
+    nango_store_close(store);
+
+    meta_set("log", "floor", "\x09\0\0\0\0\0\0\0", 8);
+
+    store = store_open();
+    assert_ok(nango_fold(store, &options, &folded, &failure));
+    assert_sequence(folded.from, 10);
+    assert_sequence(folded.events, 0);
+    assert_sequence(folded.applied, 9);
+    assert_sequence(folded.gap, 9);
+    assert_int_equal(folded.committed, 1);
+    nango_store_close(store);
+
+    store = store_open();
+    folded = fold(store);
+    assert_sequence(folded.applied, 9);
+    assert_sequence(folded.gap, 0);
+    nango_store_close(store);
+}
+
+
+static void
 a_foreign_state_is_refused(void **state)
 {
     event_t         e;
@@ -913,6 +992,7 @@ main(void)
         store_unit(a_missing_state_is_made_from_the_log),
         store_unit(a_missing_log_goes_on_above_the_state),
         store_unit(an_older_log_goes_on_above_the_state),
+        store_unit(a_log_made_anew_has_lost_what_is_below_its_floor),
         store_unit(a_foreign_state_is_refused),
         store_unit(a_newer_schema_is_refused),
         store_unit(a_newer_state_is_not_given_a_log),
