@@ -208,7 +208,7 @@ ngx_nango_leader_cycle(void *data)
     ngx_nango_leader_t *l = data;
 
     int              ms, lead, wait;
-    uint64_t         busy, seen, start, gather;
+    uint64_t         busy, seen, start, gather, opened, generation;
     pthread_t        before;
     nango_rc_e       rc;
     ngx_uint_t       follows;
@@ -228,6 +228,7 @@ ngx_nango_leader_cycle(void *data)
     lead = 0;
     seen = 0;
     busy = 0;
+    opened = 0;
     ms = 0;
 
     for ( ;; ) {
@@ -249,6 +250,15 @@ ngx_nango_leader_cycle(void *data)
             ms = NGX_NANGO_LOOK_IDLE;
             seen = 0;
             continue;
+        }
+
+        /* A state that is new has it all before it, and no log moves then. */
+
+        generation = nango_store_generation(l->store);
+
+        if (generation != opened) {
+            opened = generation;
+            seen = 0;
         }
 
         /* A subscriber that is new gets what is folded from now on. */

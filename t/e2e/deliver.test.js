@@ -7,6 +7,7 @@
 
 const assert = require('node:assert');
 const fs = require('node:fs');
+const net = require('node:net');
 const path = require('node:path');
 const { test } = require('node:test');
 
@@ -277,6 +278,58 @@ test('nor does one that cannot be made anew at once', async (t) => {
 
     await backend.up();
     await until('all', () => new Set(backend.accepted).size === sent, 60000);
+    assert.ok(await nginx.stop());
+});
+
+
+/* Nobody else leads while it has a client that takes its time. */
+
+test('nor one that is lost to a worker that is about to end', async (t) => {
+    const read = reader(t);
+    const backend = await Backend.create(t);
+    const { server, ...rest } = config(`deliver app ${backend.url};`);
+    const nginx = await create(t, { ...rest, workers: 1,
+        server: `${server} location = /slow {
+            limit_rate 10;
+            return 200 ${'x'.repeat(3000)};
+        }` });
+    const state = path.join(nginx.store, 'state');
+
+    await nginx.start();
+    await backend.down();
+
+    for (let i = 0; i < 20; i++) {
+        await post(nginx, sync(`c-${i % 3}`));
+    }
+
+    const client = net.connect(nginx.port, '127.0.0.1');
+
+    t.after(() => client.destroy());
+    client.write('GET /slow HTTP/1.0\r\n\r\n');
+    await new Promise((resolve) => { client.once('data', resolve); });
+
+    nginx.kill(nginx.master, 'SIGQUIT');
+
+    /* It leads no longer, and a second later it does again. */
+
+    await sleep(3000);
+    await until('a leader', () => nginx.leader());
+    await nginx.still(() => fs.rmSync(state, { recursive: true }));
+
+    await until('another state', () =>
+        fs.existsSync(path.join(state, 'data.mdb')));
+    await until('the fold', () => {
+        const { meta } = read(nginx.store, 'meta');
+
+        return meta.applied === meta.last;
+    });
+
+    client.destroy();
+    await until('its end', () => nginx.workers().length === 0);
+
+    await backend.up();
+    await nginx.start();
+    await until('all', () => new Set(backend.accepted).size === 20, 60000);
     assert.ok(await nginx.stop());
 });
 

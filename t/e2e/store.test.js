@@ -278,6 +278,31 @@ test('a clock that is put back holds up no store', {}, async (t) => {
 });
 
 
+/* Nobody need wait for a webhook to have it made of the log again. */
+
+test('a state that is lost in the quiet is there again', {}, async (t) => {
+    const nginx = await running(t);
+    const there = async () => {
+        const { status, json } = await once(nginx.port, 'GET', '/connections',
+                                            { 'X-User': '42' });
+
+        return status === 200 && json.connections.length === 3;
+    };
+
+    for (let i = 0; i < 3; i++) {
+        assert.strictEqual(
+            (await send(nginx.port, creation(`c-${i}`))).status, 200);
+    }
+
+    await until('the fold', there);
+    await nginx.still(() =>
+        fs.rmSync(path.join(nginx.store, 'state'), { recursive: true }));
+    await until('it to be missed', () =>
+        /store\/state\/data\.mdb" has been removed/.test(nginx.log()));
+    await until('another state', there);
+});
+
+
 /* Sent on connections of their own, small ones and one that is a file. */
 function sendMany(nginx, prefix, n) {
     return Array.from({ length: n }, (_, i) => {
