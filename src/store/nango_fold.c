@@ -444,10 +444,7 @@ nango_fold_floor(nango_fold_t *f, nango_folded_t *folded)
         return rc;
     }
 
-    if (folded->events == 0) {
-        folded->from = floor + 1;
-    }
-
+    folded->from = floor + 1;
     folded->gap += floor - folded->applied;
     folded->applied = floor;
 

@@ -42,7 +42,7 @@ typedef struct {
 } nango_fold_options_t;
 
 typedef struct {
-    uint64_t              from;         /* first sequence that is there */
+    uint64_t              from;         /* first sequence, or above a floor */
     uint64_t              applied;      /* the state's last, after it */
     uint64_t              events;       /* in this batch */
     uint64_t              bytes;        /* of their records */
@@ -66,10 +66,11 @@ typedef struct {
  * Folds one batch and commits it, settlements first.  NANGO_OK with events == 0
  * if there is nothing to fold (then nothing is written, except what is settled,
  * that old changes, tombstones and history are dropped, 1024 of each more than
- * the batch can have added, and a gap up to the floor of a log made anew).  On an error nothing of the batch is applied,
- * settlements included, unless it came of the commit: then who settles them
- * again is told that they are stale.  Waits for the disk and for LMDB's writer
- * lock of the state: never on an event loop.
+ * the batch can have added, and a gap up to the floor of a log made anew).  On
+ * an error nothing of the batch is applied, settlements included, unless it
+ * came of the commit: then who settles them again is told that they are stale.
+ * Waits for the disk and for LMDB's writer lock of the state: never on an event
+ * loop.
  */
 nango_rc_e nango_fold(nango_store_t *store, const nango_fold_options_t *options,
     nango_folded_t *folded, nango_error_t *err);

@@ -241,8 +241,8 @@ for (const [cause, { skip, spoil, mend }] of Object.entries(CAUSES)) {
 
         mend(nginx.store);
 
-        await until('the store', () => nginx.lines('notice').filter(
-            (line) => /nango: the store in .* is open/.test(line)).length === 2);
+        await until('the store', () => nginx.lines('notice').filter((line) =>
+            /nango: the store in .* is open/.test(line)).length === 2);
 
         for (let i = 0; i < 10; i++) {
             assert.strictEqual(

@@ -803,7 +803,7 @@ op_fold(nango_str_t *in, unsigned high)
 {
     size_t                i, n;
     unsigned              b;
-    uint64_t              gaps, wrong;
+    uint64_t              gaps, wrong, from;
     nango_rc_e            rc;
     nango_folded_t        folded;
     nango_fold_options_t  options;
@@ -831,6 +831,7 @@ op_fold(nango_str_t *in, unsigned high)
 
     gaps = m.counts.gaps;
     wrong = m.counts.not_understood;
+    from = 0;
 
     for (i = 0, n = 0; i < m.n; i++) {
 
@@ -843,19 +844,20 @@ op_fold(nango_str_t *in, unsigned high)
         }
 
         if (n++ == 0) {
-            check(folded.from == m.events[i].sequence);
+            from = m.events[i].sequence;
         }
 
         model_apply(&m.events[i]);
     }
 
     if (i == m.n && m.floor > m.applied) {
-        check(n != 0 || folded.from == m.floor + 1);
+        from = m.floor + 1;
 
         m.counts.gaps += m.floor - m.applied;
         m.applied = m.floor;
     }
 
+    check(folded.from == from);
     check(folded.events == n);
     check(folded.applied == m.applied);
     check(folded.more == (i < m.n));

@@ -389,7 +389,7 @@ a_log_made_anew_has_lost_what_is_below_its_floor(void **state)
     assert_sequence(folded.gap, 0);
 
     assert_ok(nango_fold(store, &options, &folded, &failure));
-    assert_sequence(folded.from, 3);
+    assert_sequence(folded.from, 10);
     assert_sequence(folded.events, 1);
     assert_sequence(folded.applied, 9);
     assert_sequence(folded.gap, 6);
